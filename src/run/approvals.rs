@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::background::keep_running;
+use super::replicas::Replicas;
 use crate::config::{ApprovalsConfig, ApproverConfig, Config};
+use bartizan_approvals::store::Store;
 use bartizan_approvals::store::embedded::FILE_NAME;
 use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, OpenError};
 use bartizan_edge::Shared;
@@ -13,13 +15,17 @@ use bartizan_edge::admin::approvers::Approvers;
 use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
 
-/// Opens the held calls in the state directory; `None` if nobody may answer, so that a `hold` rule
-/// refuses.
+/// Opens the held calls in the state directory, or in the store that replicas share; `None` if nobody
+/// may answer, so that a `hold` rule refuses.
 ///
 /// # Errors
 ///
 /// The store cannot be opened.
-pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Holding>, StartError> {
+pub(super) fn open(
+    config: &Config,
+    replicas: Option<&Replicas>,
+    clock: Clock,
+) -> Result<Option<Holding>, StartError> {
     if config.approvals.approvers.is_empty() {
         return Ok(None);
     }
@@ -27,9 +33,12 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Holding>, Sta
         StartError::new("approvals", error.to_string())
             .hint("held calls are kept in the directory that `state` names")
     };
-    let store = EmbeddedStore::open(&config.state.join(FILE_NAME)).map_err(failed)?;
+    let store: Box<dyn Store> = match replicas {
+        Some(replicas) => Box::new(replicas.holds()),
+        None => Box::new(EmbeddedStore::open(&config.state.join(FILE_NAME)).map_err(failed)?),
+    };
     let limits = limits(&config.approvals);
-    let approvals = Approvals::open(Box::new(store), limits, Box::new(move || clock.now()));
+    let approvals = Approvals::open(store, limits, Box::new(move || clock.now()));
     let approvals = Arc::new(approvals.map_err(failed)?);
     let ApprovalsConfig { wait, progress, public_url, elicit, .. } = &config.approvals;
     let page = public_url.as_ref().filter(|_| *elicit);
