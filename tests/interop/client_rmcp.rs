@@ -6,6 +6,7 @@
 
 #![expect(
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a fixture: its JSON is its own"
 )]
@@ -62,7 +63,7 @@ impl ClientHandler for Player {
         _: NotificationContext<RoleClient>,
     ) {
         self.see(|seen| {
-            seen.progress.push(json!({"progress": told.progress, "message": told.message}))
+            seen.progress.push(json!({"progress": told.progress, "message": told.message}));
         });
     }
 
@@ -72,7 +73,7 @@ impl ClientHandler for Player {
         _: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
         self.see(|seen| {
-            seen.asked.push(json!({"method": "elicitation/create", "params": request}))
+            seen.asked.push(json!({"method": "elicitation/create", "params": request}));
         });
         Ok(ElicitResult::new(ElicitationAction::Accept))
     }
