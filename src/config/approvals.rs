@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::form::{Form, bytes, count, flag, list, one_or_more, secret, text, time, time_or_off};
+use super::form::{self, Form, bytes, count, flag, list, one_or_more, secret, time, time_or_off};
 use super::limits::{COMMENT_INTERVALS, STEP_TIMES};
 use super::oauth::public_url;
 use super::problem::wrong;
+use super::secret::Secret;
 use super::section::{Section, section};
+use super::webhook::{self, WebhookConfig};
 use bartizan_edge::admin::approvers::{
     APPROVERS_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenDigest, UnfitToken,
 };
-use bartizan_gate::wire::unseen::is_unseen;
 
 /// Groups of one approver.
 const GROUPS_MAX: usize = 32;
@@ -38,6 +39,10 @@ pub struct ApprovalsConfig {
     pub bytes: usize,
     /// Who may answer (`approvers`). If there is nobody, a `hold` rule refuses.
     pub approvers: Vec<ApproverConfig>,
+    /// Who is told of held calls (`webhooks`).
+    pub webhooks: Vec<WebhookConfig>,
+    /// The key of the links in webhooks (`callback_key`). Default: one in the state directory.
+    pub callback_key: Option<Secret>,
 }
 
 /// A person or a program that may answer holds.
@@ -70,31 +75,7 @@ impl ApprovalsConfig {
                  first comes at once.",
             )
             .or(Some(Duration::from_secs(5)));
-        let public_url = s
-            .key(
-                "public_url",
-                public_url(),
-                "The URL under which approvers reach `admin`, for links to the page of a held call: \
-                 https, or http on loopback.",
-            )
-            .optional("none")
-            .map(|url| url.trim_end_matches('/').to_owned());
-        let elicit = s
-            .key(
-                "elicit",
-                flag(),
-                "Whether an agent is told the page where its held call is approved, so that its \
-                 user can open it. Needs `public_url`.",
-            )
-            .or(false);
-        if elicit && !s.has("public_url") {
-            let what = "there is no address to tell";
-            s.problem(
-                "elicit",
-                what,
-                "write `public_url`, the URL under which approvers reach `admin`",
-            );
-        }
+        let (public_url, elicit) = pages(s);
         let holds = s.key("holds", count(1..=100_000), "Held calls that wait at once.").or(500);
         let holds_principal = s
             .key(
@@ -104,6 +85,16 @@ impl ApprovalsConfig {
                  ones are refused.",
             )
             .or(20);
+        let bytes = s
+            .key(
+                "bytes",
+                bytes(64 << 10..=1 << 30),
+                "Size of all held calls together, as approvers see them. Without room a call is \
+                 refused.",
+            )
+            .or(16 << 20);
+        let approvers = approvers(s);
+        let webhooks = webhook::read(s, public_url.is_some(), !approvers.is_empty());
         Self {
             wait,
             progress,
@@ -111,17 +102,42 @@ impl ApprovalsConfig {
             elicit,
             holds,
             holds_principal: holds_principal.min(holds),
-            bytes: s
-                .key(
-                    "bytes",
-                    bytes(64 << 10..=1 << 30),
-                    "Size of all held calls together, as approvers see them. Without room a call \
-                     is refused.",
-                )
-                .or(16 << 20),
-            approvers: approvers(s),
+            bytes,
+            approvers,
+            webhooks,
+            callback_key: webhook::key(s),
         }
     }
+}
+
+/// Where people reach the page of a held call, and whether agents are told.
+fn pages(s: &mut Section<'_>) -> (Option<String>, bool) {
+    let public_url = s
+        .key(
+            "public_url",
+            public_url(),
+            "The URL under which approvers reach `admin`, for links to the page of a held call: \
+             https, or http on loopback.",
+        )
+        .optional("none")
+        .map(|url| url.trim_end_matches('/').to_owned());
+    let elicit = s
+        .key(
+            "elicit",
+            flag(),
+            "Whether an agent is told the page where its held call is approved, so that its \
+             user can open it. Needs `public_url`.",
+        )
+        .or(false);
+    if elicit && !s.has("public_url") {
+        let what = "there is no address to tell";
+        s.problem(
+            "elicit",
+            what,
+            "write `public_url`, the URL under which approvers reach `admin`",
+        );
+    }
+    (public_url, elicit)
 }
 
 /// Reads `approvers`. Each has an id and a token of its own.
@@ -191,18 +207,9 @@ impl ApproverConfig {
 const HINT_TOKEN: &str =
     "make one with `openssl rand -hex 32`, and refer to it: `token: ${file:/run/secrets/alice}`";
 
-/// A name that people can read, of at most [`ID_BYTES_MAX`] bytes.
+/// A name of an approver or of a group.
 fn name<'f>() -> Form<'f, Box<str>> {
-    text().try_map(|text, _| {
-        if text.len() > ID_BYTES_MAX {
-            return wrong(format!("is longer than {ID_BYTES_MAX} bytes"), "shorten it");
-        }
-        if text.chars().any(is_unseen) || text.trim() != text {
-            let hint = "use visible characters, and no space at either end";
-            return wrong("holds what nobody can see", hint);
-        }
-        Ok(text.into_boxed_str())
-    })
+    form::name(ID_BYTES_MAX)
 }
 
 fn token<'f>() -> Form<'f, TokenDigest> {

@@ -42,6 +42,7 @@ mod server;
 mod servers;
 mod principal;
 mod audit;
+mod webhook;
 mod approvals;
 mod replicas;
 mod log;
@@ -71,6 +72,7 @@ pub use table::DocumentedKey;
 pub use terminate::{IssuerConfig, JwksConfig, TerminateConfig};
 pub use upstream::{ChildUpstream, Confine, HttpTransport, HttpUpstream, Inherit, Upstream};
 pub use warnings::Warning;
+pub use webhook::{CallbackConfig, WebhookConfig};
 pub use wrap::Wrap;
 
 use self::context::Context;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::StartError;
 use super::background::keep_running;
 use super::replicas::Replicas;
+use super::webhooks::Webhooks;
 use crate::config::{ApprovalsConfig, ApproverConfig, Config};
 use bartizan_approvals::store::Store;
 use bartizan_approvals::store::embedded::FILE_NAME;
@@ -60,17 +61,29 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach. From now on it is written down in time which holds are over.
+/// What approvers reach. From now on it is written down in time which holds are over, and webhooks
+/// are told.
+///
+/// # Errors
+///
+/// A webhook cannot be used.
 pub(super) fn answering(
     config: &Config,
-    approvals: Arc<Approvals>,
+    approvals: &Arc<Approvals>,
     shared: &Shared,
-) -> ApprovalsApi {
-    let tended = Arc::clone(&approvals);
+) -> Result<ApprovalsApi, StartError> {
+    let webhooks = Webhooks::open(&config.approvals, &config.state)?;
+    let tended = Arc::clone(approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
     let known = config.approvals.approvers.iter().map(|approver| {
         let ApproverConfig { id, groups, token } = approver;
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
-    ApprovalsApi::new(approvals, Approvers::new(known), shared.clone())
+    let api = ApprovalsApi::new(Arc::clone(approvals), Approvers::new(known), shared.clone());
+    let links = webhooks.links.clone();
+    webhooks.start(approvals, shared);
+    Ok(match links {
+        Some(links) => api.with_links(links),
+        None => api,
+    })
 }

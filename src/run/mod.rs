@@ -11,6 +11,7 @@ mod keeping;
 mod limit_log;
 pub mod diagnostics;
 mod services;
+mod webhooks;
 mod replicas;
 mod approvals;
 pub mod policies;
@@ -261,14 +262,12 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared));
+    let answering = holding.map(|it| approvals::answering(config, &it.approvals, &shared));
+    let answering = answering.transpose()?;
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
-        let config = Arc::new(config.clone());
-        for (index, server) in protected.iter().enumerate() {
-            listing::keep_listed(&config, index, &launching, &shared, server);
-        }
+        listing::keep_all_listed(config, &launching, &shared, &protected);
     }
     Ok(Running {
         shared,

@@ -2,8 +2,8 @@
 # Official MCP clients and servers, at pinned versions, directly and through Bartizan: what a client
 # sees must be the same. Needs node 20 or later, npm, python 3.10 or later, and network the first
 # time; installs under $BARTIZAN_CACHE. Arguments go to harness.py (--direct, --only WORD); `oauth`
-# alone plays oauth/run.py, `holds` alone holds.py (`holds WORD`: of it what holds that word); both
-# come last without any.
+# alone plays oauth/run.py, `webhooks` alone webhooks.py, `holds` alone holds.py (`holds WORD`: of it
+# what holds that word); they come last without any.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -42,8 +42,10 @@ cp oauth/*.mjs "$INTEROP/oauth/"
 python=$INTEROP/venv/bin/python
 [[ ${1:-} != oauth ]] || exec "$python" oauth/run.py
 [[ ${1:-} != holds ]] || exec "$python" holds.py "${@:2}"
+[[ ${1:-} != webhooks ]] || exec "$python" webhooks.py
 "$python" harness.py "$@"
 if [[ $# -eq 0 ]]; then
     "$python" holds.py
+    "$python" webhooks.py
     exec "$python" oauth/run.py
 fi

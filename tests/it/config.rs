@@ -11,6 +11,7 @@ use bartizan::config::{
     Config, Confine, Front, HttpTransport, Inherit, LogFormat, PackRef, Problems, Surroundings,
     Upstream, Wrap,
 };
+use bartizan_edge::webhook::Template;
 use bartizan_gate::session::{Mode, RefusalForm};
 
 /// Reads `text` in a world with one variable, one credential file, and no path below `/gone`.
@@ -109,7 +110,11 @@ audit: {segment_bytes: 1MiB}
 approvals: {wait: 2s, progress: off, public_url: 'https://desk.example/bartizan/', elicit: true, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
   {id: alice, token: '${env:ALICE}'},
   {id: Bob B., groups: [on-call, leads], token: '${file:/run/approver}'},
-  {id: carol, groups: leads, token: 'carol-${env:ALICE}'}]}
+  {id: carol, groups: leads, token: 'carol-${env:ALICE}'}],
+  callback_key: 'key of links ${env:ALICE}', webhooks: [
+  {name: chat-1, url: 'https://h/${env:TOKEN}', template: slack, groups: leads, timeout: 3s,
+    ca_file: ca.pem, callback: {approver: chat, lasts: 5m}},
+  {name: pager, url: 'http://localhost:1/p', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}]}
 replicas: {url: 'rediss://store.example:6380/2', user: gate, password: '${env:TOKEN}', ca_file: ca.pem,
   prefix: flags, timeout: 80ms, keys: ['${env:ALICE}-new', '${env:ALICE}']}
 otlp: {endpoint: 'http://127.0.0.1:4318', headers: {x-key: 'a ${env:TOKEN}'}}
@@ -184,6 +189,18 @@ servers:
     assert!(alice.token.is_of(ALICE) && !bob.token.is_of(ALICE));
     assert!(bob.token.is_of("b0b-0123456789abcdefghijklmnopqrstuvw"));
     assert!(carol.token.is_of(&format!("carol-{ALICE}")));
+    let [chat, pager] = &approvals.webhooks[..] else { panic!("two webhooks") };
+    assert_eq!((&*chat.name, chat.url.expose()), ("chat-1", "https://h/t0ken"));
+    assert_eq!((chat.template, pager.template), (Template::Slack, Template::Plain));
+    assert_eq!((&chat.groups[..], pager.groups.len()), (&["leads".into()][..], 0));
+    assert_eq!([chat.timeout, pager.timeout], [3, 10].map(Duration::from_secs));
+    assert_eq!(chat.ca_file, Some("/etc/bartizan/ca.pem".into()));
+    let callback = chat.callback.as_ref().unwrap();
+    assert_eq!((&*callback.approver, callback.lasts), ("chat", Duration::from_mins(5)));
+    assert!(pager.callback.is_none() && chat.secret.is_none() && pager.secret.is_some());
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("h/t0ken") && !shown.contains("whsec_"), "{shown}");
+    assert!(approvals.callback_key.as_ref().unwrap().expose().ends_with(ALICE));
     let replicas = config.replicas.as_ref().unwrap();
     let store = &replicas.store;
     assert_eq!(
@@ -281,6 +298,9 @@ fn each_problem_names_its_place_and_a_next_step() {
     let inside = |keys: &str| format!("servers:\n  s:\n    url: http://h/\n    {keys}");
     let child = |keys: &str| format!("servers:\n  s:\n    command: c\n    {keys}");
     let approvers = |list: &str| beside(&format!("approvals: {{approvers: [{list}]}}"));
+    let alice = "approvers: [{id: a, token: '${env:ALICE}'}]";
+    let webhook = |keys: &str| beside(&format!("approvals: {{{alice}, webhooks: [{{{keys}}}]}}"));
+    let slack = |url: &str| format!("name: a, template: slack, url: '{url}'");
     let rows: Vec<(String, &str)> = vec![
         (String::new(), "the file: it is empty: name at least one server"),
         ("hello".into(), "the file: must be keys with values, is a text: write its keys below it, indented"),
@@ -364,6 +384,43 @@ fn each_problem_names_its_place_and_a_next_step() {
         (
             approvers("{id: a, token: '${env:ALICE}'}, {id: b, token: '${env:ALICE}'}"),
             "approvers[1].token (line 2): is the token of another approver, too: give each",
+        ),
+        (webhook("url: 'https://h/', template: slack"), "approvals.webhooks[0] (line 2): `name` is missing: write a name, such as"),
+        (webhook("name: a, template: slack"), "webhooks[0] (line 2): `url` is missing: write its address, like"),
+        (webhook("name: a, url: 'https://h/s3cret'"), "[0].secret: `secret` is missing: a receiver"),
+        (webhook("name: A b, template: slack, url: 'https://h/'"), "webhooks[0].name (line 2): is no name for a webhook"),
+        (webhook(&slack("http://h/s3cret")), "[0].url (line 2): messages would be sent unprotected: u"),
+        (webhook(&slack("https://u:s3cret@h/")), "webhooks[0].url (line 2): holds a user or a passw"),
+        (webhook(&slack("s3cret")), "webhooks[0].url (line 2): is no http or https URL: write it"),
+        (webhook(&slack("${file:/gone/s}")), "webhooks[0].url (line 2): file `/gone/s` cannot be"),
+        (webhook("name: a, url: 'https://h/', template: discord"), "template (line 2): must be `plain`, `slack` or `t"),
+        (
+            webhook("name: a, url: 'https://h/', secret: s3cret"),
+            "webhooks[0].secret (line 2): is not `whsec_` and base64 of 24 to 64 bytes: make one",
+        ),
+        (
+            webhook(&format!("{}, callback: {{approver: chat}}", slack("https://h/"))),
+            "webhooks[0].callback (line 2): links need the address at which people reach `admin`",
+        ),
+        (
+            beside(&format!(
+                "approvals: {{{alice}, public_url: 'https://h/', webhooks: [{{{}, callback: \
+                 {{approver: chat, lasts: 2d}}}}]}}",
+                slack("https://h/")
+            )),
+            "webhooks[0].callback.lasts (line 2): out of range: from 1m to 24h",
+        ),
+        (
+            webhook(&format!("{}}}, {{{}", slack("https://h/"), slack("https://h/"))),
+            "webhooks[1].name (line 2): stands twice: give each webhook a name of its own",
+        ),
+        (
+            beside(&format!("approvals: {{webhooks: [{{{}}}]}}", slack("https://h/"))),
+            "approvals.webhooks (line 2): nobody may answer, so no call is held: name `approvers`",
+        ),
+        (
+            beside("approvals: {callback_key: s3cret}"),
+            "approvals.callback_key (line 2): has less than 32 characters: make one with `openssl",
         ),
         (beside("otlp: {endpoint: 'ftp://x'}"), "otlp.endpoint (line 2): is no http or https URL"),
         (beside("log: {filter: 'a=b=c'}"), "log.filter (line 2): is no filter: "),
