@@ -61,7 +61,7 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach. From now on it is written down in time which holds are over, and webhooks
+/// What approvers reach; `None` if nobody may answer. From now on it is written down in time which holds are over, and webhooks
 /// are told.
 ///
 /// # Errors
@@ -69,10 +69,10 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
 /// A webhook cannot be used.
 pub(super) fn answering(
     config: &Config,
-    approvals: &Arc<Approvals>,
     shared: &Shared,
-) -> Result<ApprovalsApi, StartError> {
-    let webhooks = Webhooks::open(&config.approvals, &config.state)?;
+) -> Result<Option<ApprovalsApi>, StartError> {
+    let Some(Holding { approvals, .. }) = &shared.holding else { return Ok(None) };
+    let webhooks = Webhooks::open(config)?;
     let tended = Arc::clone(approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
     let known = config.approvals.approvers.iter().map(|approver| {
@@ -82,8 +82,8 @@ pub(super) fn answering(
     let api = ApprovalsApi::new(Arc::clone(approvals), Approvers::new(known), shared.clone());
     let links = webhooks.links.clone();
     webhooks.start(approvals, shared);
-    Ok(match links {
+    Ok(Some(match links {
         Some(links) => api.with_links(links),
         None => api,
-    })
+    }))
 }

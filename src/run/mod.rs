@@ -252,7 +252,7 @@ async fn build(
         clock,
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
-        holding: holding.clone(),
+        holding,
     };
     keeper.tend(&shared);
     limit_log.tend(&shared);
@@ -262,8 +262,7 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let answering = holding.map(|it| approvals::answering(config, &it.approvals, &shared));
-    let answering = answering.transpose()?;
+    let answering = approvals::answering(config, &shared)?;
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
