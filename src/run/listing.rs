@@ -44,21 +44,8 @@ const INTERVAL: Duration = Duration::from_mins(1);
 /// Bytes in flight between the lister and its gate.
 const PIPE_BYTES: usize = 64 << 10;
 
-/// Keeps the servers of `config` listed until shutdown: see [`keep_listed`].
-pub(super) fn keep_all_listed(
-    config: &Config,
-    launching: &Launching,
-    shared: &Shared,
-    servers: &[Arc<Protected>],
-) {
-    let config = Arc::new(config.clone());
-    for (index, server) in servers.iter().enumerate() {
-        keep_listed(&config, index, launching, shared, server);
-    }
-}
-
 /// Keeps `server` listed until shutdown, if it has a lock and we can list it.
-fn keep_listed(
+pub(super) fn keep_listed(
     config: &Arc<Config>,
     index: usize,
     launching: &Launching,

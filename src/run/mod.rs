@@ -266,7 +266,10 @@ async fn build(
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
-        listing::keep_all_listed(config, &launching, &shared, &protected);
+        let config = Arc::new(config.clone());
+        for (index, server) in protected.iter().enumerate() {
+            listing::keep_listed(&config, index, &launching, &shared, server);
+        }
     }
     Ok(Running {
         shared,
