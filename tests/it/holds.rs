@@ -105,6 +105,20 @@ impl Line {
         Self { gate, sink: Sink::default(), session, now }
     }
 
+    /// Another instance: with a digest key of its own, and these keys of seals.
+    fn instance(digest_key: [u8; 32], seals: &[[u8; 32]]) -> Self {
+        let config = GateConfig {
+            mode: Mode::Enforce,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "another".into(),
+            digest_key,
+        };
+        let gate = Gate::new(config, Arc::new(ByName::new(judge))).sealing(seals);
+        Self { gate, ..Self::new() }
+    }
+
     fn did(&self, step: Step) -> Did {
         match step.record(&self.sink).unwrap() {
             Act::Forward(permitted) => Did::Sent(serde_json::from_slice(permitted.body()).unwrap()),
@@ -570,6 +584,36 @@ fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
     assert_eq!(line.sends(&own).sent(), own);
 }
 
+#[test]
+fn a_call_begun_at_one_instance_goes_on_at_another_with_the_same_key() {
+    let (old, new) = ([1; 32], [2; 32]);
+    let begun = |line: &mut Line, id| {
+        let hold = line.sends(&modern(id, "publish", Some(("requestState", json!("own"))))).held();
+        let told = line.ends(&hold.call, pending()).unwrap();
+        (hold, told["result"]["requestState"].clone())
+    };
+    let (hold, state) = begun(&mut Line::instance([3; 32], &[old]), 1);
+    // The key is changed: the new one opens everywhere before it seals anywhere.
+    for seals in [&[old][..], &[old, new], &[new, old]] {
+        let mut other = Line::instance([4; 32], seals);
+        let again = modern(2, "publish", Some(("requestState", state.clone())));
+        let second = other.sends(&again).held();
+        assert_eq!(second.key, hold.key, "the same hold, wherever it is asked for");
+        let sent = other.approved(&again, &second.call, &[grant(&second)]).unwrap().sent();
+        assert_eq!(sent["params"]["requestState"], "own");
+    }
+    let again = modern(3, "publish", Some(("requestState", state.clone())));
+    for mut stranger in [Line::instance([3; 32], &[new]), Line::instance([4; 32], &[]), Line::new()]
+    {
+        let told = stranger.sends(&again).told();
+        assert_eq!(told["error"]["code"], -32602, "{told}");
+    }
+    let (_, state) = begun(&mut Line::instance([3; 32], &[new, old]), 4);
+    let again = modern(5, "publish", Some(("requestState", state)));
+    let told = Line::instance([3; 32], &[old]).sends(&again).told();
+    assert_eq!(told["error"]["code"], -32602, "the first key seals: {told}");
+}
+
 const PAGE: &str = "https://desk.example/console#hold=0123456789abcdef0123456789abcdef";
 
 /// That nobody has answered yet, and where approvers do.
@@ -613,6 +657,7 @@ fn a_client_that_opens_urls_is_asked_once_to_show_the_page() {
                 (&request["params"]["mode"], &request["params"]["url"]),
                 (&json!("url"), &json!(PAGE))
             );
+            assert_eq!(request["params"]["elicitationId"], "0123456789abcdef0123456789abcdef");
             assert!(request["params"]["message"].as_str().unwrap().contains("approves nothing"));
         }
     }
@@ -683,4 +728,38 @@ fn what_a_client_answers_to_the_page_grants_nothing_and_reaches_no_server() {
     let hold = line.sends(&declaring(2, url, &[("inputResponses", many)])).held();
     let told = line.ends(&hold.call, pending_at()).unwrap();
     assert_eq!(told["result"]["isError"], true, "{told}");
+}
+
+#[test]
+fn progress_is_that_of_a_held_request_which_asked_and_grows_without_end() {
+    let told = |line: &Line, call: &CallId, count: u32| {
+        let hold = HoldId("0123456789abcdef0123456789abcdef".into());
+        let told = line.session.hold_progress(call, &hold, count.try_into().unwrap())?;
+        let told: Value = serde_json::from_slice(told.body()).unwrap();
+        assert_eq!(told["method"], "notifications/progress");
+        assert!(told["params"]["message"].as_str().unwrap().ends_with(&*hold.0), "{told}");
+        Some((
+            told["params"]["progressToken"].clone(),
+            told["params"]["progress"].as_f64().unwrap(),
+        ))
+    };
+    for token in [json!(0), json!(-7), json!("1"), json!("\"},\u{2028}"), json!("")] {
+        let mut line = Line::new();
+        let mut message = call(1, "publish", json!({}));
+        message["params"]["_meta"] = json!({"progressToken": token});
+        let held = line.sends(&message).held().call;
+        let mut last = f64::NEG_INFINITY;
+        for count in (1..5_000).chain([1 << 20, u32::MAX - 1, u32::MAX]) {
+            let (seen, value) = told(&line, &held, count).unwrap();
+            assert_eq!(seen, token);
+            assert!(last < value && value < 0.0, "{count}: {value} after {last}");
+            last = value;
+        }
+        assert_eq!(told(&line, &"another call".into(), 1), None);
+        line.ends(&held, HoldEnd::Refused).unwrap();
+        assert_eq!(told(&line, &held, 1), None, "it is over");
+    }
+    let mut line = Line::new();
+    let held = line.sends(&call(1, "publish", json!({}))).held().call;
+    assert_eq!(told(&line, &held, 1), None, "it did not ask");
 }
