@@ -60,20 +60,20 @@ pub(super) fn attempt(
 
 /// Says that a call waits for a person, and the command with which that person grants it.
 pub(super) fn asked(out: &mut dyn Write, command: &str) -> io::Result<()> {
-    writeln!(out, "     held: it waits for your answer, 10 minutes at most. In another terminal:")?;
+    writeln!(out, "     held: it waits for your answer, 4 minutes at most. In another terminal:")?;
     writeln!(out, "       {command}")?;
     out.flush()
 }
 
 /// Says that a call is held, and the command that answers it, which the demo runs.
 pub(super) fn answered(out: &mut dyn Write, command: &str) -> io::Result<()> {
-    writeln!(out, "     held: it waits, until this is run:\n       {command}")?;
+    writeln!(out, "     held: it waits, until the demo runs this:\n       {command}")?;
     out.flush()
 }
 
 /// Where a person answers held calls, and that one waits.
 pub(super) fn console(out: &mut dyn Write, admin: &str, token_file: &Path) -> io::Result<()> {
-    writeln!(out, "  A call waits for your approval, 10 minutes at most: {admin}/console")?;
+    writeln!(out, "  A call waits for your approval, 4 minutes at most: {admin}/console")?;
     writeln!(out, "  The page asks for a token; it is in {}\n", token_file.display())?;
     out.flush()
 }

@@ -238,9 +238,7 @@ impl HeldRequest<'_> {
         deadline: Duration,
         progress: &mut Progress,
     ) -> Ended {
-        let Some(hold) = waiters.first().map(|waiter| waiter.id().clone()) else {
-            return Ended::Withdrawn;
-        };
+        let holds: Vec<HoldId> = waiters.iter().map(|waiter| waiter.id().clone()).collect();
         let mut decided = pin!(all_decided(waiters));
         let left = deadline.saturating_sub(self.shared.clock.uptime());
         let mut over = pin!(sleep(left));
@@ -259,7 +257,7 @@ impl HeldRequest<'_> {
                 () = self.shared.closing.cancelled() => return Ended::Over,
                 () = self.session.closed().cancelled() => return Ended::Withdrawn,
                 () = tell.as_mut(), if progress.every.is_some() => {
-                    self.tell_progress(call, &hold, progress);
+                    self.tell_progress(call, &holds, progress);
                     tell.set(sleep(progress.every.unwrap_or_default()));
                 }
             }
@@ -288,7 +286,12 @@ impl HeldRequest<'_> {
         }
     }
 
-    fn tell_progress(&self, call: &CallId, hold: &HoldId, progress: &mut Progress) {
+    /// Tells the client of the first hold that nobody has answered.
+    fn tell_progress(&self, call: &CallId, holds: &[HoldId], progress: &mut Progress) {
+        let state =
+            |hold: &HoldId| Some(self.shared.holding.as_ref()?.approvals.get(&hold.0)?.state);
+        let waits = |hold: &&HoldId| state(hold) == Some(HoldState::Pending);
+        let Some(hold) = holds.iter().find(waits).or(holds.first()) else { return };
         match self.session.hold_progress(call, hold, progress.next) {
             Some(told) => {
                 progress.next = progress.next.saturating_add(1);

@@ -9,7 +9,7 @@ package mcp
 hold contains {
 	"code": "review-rollout",
 	"message": "a rollout to more than half of the users needs a second pair of eyes",
-	"ttl": "10m",
+	"ttl": "4m",
 } if {
 	input.method == "tools/call"
 	input.direction == "to_server"
