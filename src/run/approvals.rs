@@ -13,6 +13,7 @@ use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, Ope
 use bartizan_edge::Shared;
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::Approvers;
+use bartizan_edge::admin::overview::Overview;
 use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
 
@@ -61,8 +62,8 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach; `None` if nobody may answer. From now on it is written down in time which holds are over, and webhooks
-/// are told.
+/// What approvers reach, `overview` included; `None` if nobody may answer. From now on it is written
+/// down in time which holds are over, and webhooks are told.
 ///
 /// # Errors
 ///
@@ -70,6 +71,7 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
 pub(super) fn answering(
     config: &Config,
     shared: &Shared,
+    overview: Overview,
 ) -> Result<Option<ApprovalsApi>, StartError> {
     let Some(Holding { approvals, .. }) = &shared.holding else { return Ok(None) };
     let webhooks = Webhooks::open(config)?;
@@ -80,6 +82,7 @@ pub(super) fn answering(
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
     let api = ApprovalsApi::new(Arc::clone(approvals), Approvers::new(known), shared.clone());
+    let api = api.with_overview(overview);
     let links = webhooks.links.clone();
     webhooks.start(approvals, shared);
     Ok(Some(match links {
