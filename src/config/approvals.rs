@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::form::{Form, bytes, count, list, one_or_more, secret, text, time};
+use super::form::{self, Form, bytes, count, list, one_or_more, secret, time};
 use super::limits::STEP_TIMES;
 use super::listeners::Front;
+use super::oauth::public_url;
 use super::problem::wrong;
 use super::section::{Section, section};
+use super::sign_in::OidcConfig;
 use bartizan_edge::admin::approvers::{
     APPROVERS_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenDigest, UnfitToken,
 };
-use bartizan_gate::wire::unseen::is_unseen;
 
 /// Groups of one approver.
 const GROUPS_MAX: usize = 32;
@@ -30,8 +31,12 @@ pub struct ApprovalsConfig {
     pub holds_principal: usize,
     /// Size of what all holds keep, bytes (`bytes`).
     pub bytes: usize,
-    /// Who may answer (`approvers`). If there is nobody, a `hold` rule refuses.
+    /// The URL at which people reach `admin` (`public_url`): https, or http on loopback.
+    pub public_url: Option<String>,
+    /// Who may answer (`approvers`). If there is nobody, and no `oidc`, a `hold` rule refuses.
     pub approvers: Vec<ApproverConfig>,
+    /// Where approvers sign in (`oidc`).
+    pub oidc: Option<OidcConfig>,
 }
 
 /// A person or a program that may answer holds.
@@ -65,6 +70,16 @@ impl ApprovalsConfig {
                  ones are refused.",
             )
             .or(20);
+        let public_url = s
+            .key(
+                "public_url",
+                public_url(),
+                "The URL at which people reach `admin`: https, or http on loopback. Required with \
+                 `oidc`.",
+            )
+            .optional("none");
+        let approvers = approvers(s, front);
+        let oidc = oidc(s, front, &approvers);
         Self {
             wait,
             holds,
@@ -77,9 +92,49 @@ impl ApprovalsConfig {
                      is refused.",
                 )
                 .or(16 << 20),
-            approvers: approvers(s, front),
+            public_url,
+            approvers,
+            oidc,
         }
     }
+
+    /// Whether anybody may answer.
+    pub fn has_approvers(&self) -> bool {
+        !self.approvers.is_empty() || self.oidc.is_some()
+    }
+}
+
+/// Reads `oidc`. Nobody with a token has an id that somebody who signs in may have.
+fn oidc(
+    s: &mut Section<'_>,
+    front: Option<Front>,
+    approvers: &[ApproverConfig],
+) -> Option<OidcConfig> {
+    let oidc = s
+        .key(
+            "oidc",
+            section(OidcConfig::read),
+            "Where approvers sign in: an issuer of OpenID Connect.",
+        )
+        .optional("none")?;
+    if !s.has("public_url") {
+        let hint = "write the URL at which people reach `admin`, beside `oidc`: the issuer sends \
+                    them back to it";
+        s.problem("oidc", "`public_url` is missing", hint);
+    }
+    if front == Some(Front::Stdio) {
+        let what = "approvers sign in on `admin`, and there is no such listener here";
+        s.problem("oidc", what, "use `bartizan run`, which listens on `admin`");
+    }
+    let own = format!("{}:", oidc.name);
+    let like = |approver: &ApproverConfig| {
+        approver.id.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(&own))
+    };
+    if approvers.iter().any(like) {
+        let what = format!("an id begins with `{own}`, as those of people who sign in");
+        s.problem("approvers", what, "give the approver another id, or the issuer another `name`");
+    }
+    Some(oidc)
 }
 
 /// Reads `approvers`. Each has an id and a token of its own.
@@ -90,7 +145,8 @@ fn approvers(s: &mut Section<'_>, front: Option<Front>) -> Vec<ApproverConfig> {
             "approvers",
             list(approver),
             "Who may answer held calls, on `admin`: a list, each with the keys of the next table. \
-             Without any, a `hold` rule refuses. See [approvals.md](approvals.md).",
+             Without any, and without `oidc`, a `hold` rule refuses. See \
+             [approvals.md](approvals.md).",
         )
         .optional("none")
         .unwrap_or_default();
@@ -153,18 +209,9 @@ impl ApproverConfig {
 const HINT_TOKEN: &str =
     "make one with `openssl rand -hex 32`, and refer to it: `token: ${file:/run/secrets/alice}`";
 
-/// A name that people can read, of at most [`ID_BYTES_MAX`] bytes.
+/// A name of an approver or of a group.
 fn name<'f>() -> Form<'f, Box<str>> {
-    text().try_map(|text, _| {
-        if text.len() > ID_BYTES_MAX {
-            return wrong(format!("is longer than {ID_BYTES_MAX} bytes"), "shorten it");
-        }
-        if text.chars().any(is_unseen) || text.trim() != text {
-            let hint = "use visible characters, and no space at either end";
-            return wrong("holds what nobody can see", hint);
-        }
-        Ok(text.into_boxed_str())
-    })
+    form::name(ID_BYTES_MAX)
 }
 
 fn token<'f>() -> Form<'f, TokenDigest> {

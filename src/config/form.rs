@@ -19,6 +19,7 @@ use super::problem::{Location, Wrong, did_you_mean, list_of, wrong};
 use super::secret::{Secret, has_reference, resolve};
 use super::table::{Shape, show_bytes, show_time};
 use crate::yaml::{Kind, Node, Origin};
+use bartizan_gate::wire::unseen::is_unseen;
 
 /// Written in place of a length of time for what can be switched off.
 pub(super) const OFF: &str = "off";
@@ -178,6 +179,27 @@ pub(super) fn text<'f>() -> Form<'f, String> {
     };
     Form::new("texts", |_| Shape::Text { pattern: None, references: false }, read)
         .shown(String::clone)
+}
+
+/// A name that people can read, of at most `bytes_max` bytes.
+pub(super) fn name<'f>(bytes_max: usize) -> Form<'f, Box<str>> {
+    text().try_map(move |text, _| {
+        if text.len() > bytes_max {
+            return wrong(format!("is longer than {bytes_max} bytes"), "shorten it");
+        }
+        if !is_seen(&text) {
+            return wrong("holds what nobody can see", HINT_SEEN);
+        }
+        Ok(text.into_boxed_str())
+    })
+}
+
+/// What to write for a text that [`is_seen`] refuses.
+pub(super) const HINT_SEEN: &str = "use visible characters, and no space at either end";
+
+/// Whether people can read all of `text`.
+pub(super) fn is_seen(text: &str) -> bool {
+    text.trim() == text && !text.chars().any(is_unseen)
 }
 
 /// A text that may hold references to where secrets are kept.

@@ -113,7 +113,7 @@ impl OAuthConfig {
 }
 
 /// An http or https address as clients and tokens name it: byte for byte as it is written.
-fn public_url<'f>() -> Form<'f, String> {
+pub(super) fn public_url<'f>() -> Form<'f, String> {
     text().checked(URL_PATTERN, |text| {
         let url = parse_url(&text)?;
         if text.contains(['?', '"', '\\']) {

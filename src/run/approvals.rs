@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::background::keep_running;
-use crate::config::{ApprovalsConfig, ApproverConfig, Config};
+use crate::config::{ApprovalsConfig, ApproverConfig, Config, read_pem};
 use bartizan_approvals::store::embedded::FILE_NAME;
 use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, OpenError};
 use bartizan_edge::Shared;
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::Approvers;
+use bartizan_edge::admin::sign_in::{ClientConfig, People, SignIn, SignInConfig};
 use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
+use bartizan_edge::oauth::PublicUrl;
 
 /// Opens the held calls in the state directory; `None` if nobody may answer, so that a `hold` rule
 /// refuses.
@@ -20,7 +22,7 @@ use bartizan_edge::held::Holding;
 ///
 /// The store cannot be opened.
 pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Holding>, StartError> {
-    if config.approvals.approvers.is_empty() {
+    if !config.approvals.has_approvers() {
         return Ok(None);
     }
     let failed = |error: OpenError| {
@@ -49,16 +51,61 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
 }
 
 /// What approvers reach. From now on it is written down in time which holds are over.
+///
+/// # Errors
+///
+/// What is configured for signing in cannot be used. Whether the issuer answers does not matter yet.
 pub(super) fn answering(
     config: &Config,
     approvals: Arc<Approvals>,
     shared: &Shared,
-) -> ApprovalsApi {
+) -> Result<ApprovalsApi, StartError> {
+    let sign_in = sign_in(&config.approvals)?;
     let tended = Arc::clone(&approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
     let known = config.approvals.approvers.iter().map(|approver| {
         let ApproverConfig { id, groups, token } = approver;
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
-    ApprovalsApi::new(approvals, Approvers::new(known), shared.clone())
+    let api = ApprovalsApi::new(approvals, Approvers::new(known), shared.clone());
+    Ok(match sign_in {
+        Some(sign_in) => api.with_sign_in(sign_in),
+        None => api,
+    })
+}
+
+/// Signing in at an issuer, if one is configured.
+fn sign_in(config: &ApprovalsConfig) -> Result<Option<SignIn>, StartError> {
+    let (Some(oidc), Some(public_url)) = (&config.oidc, &config.public_url) else {
+        return Ok(None);
+    };
+    let problem = |key: &str, what: String| StartError::new(format!("approvals.{key}"), what);
+    let ca_pem = oidc.ca_file.as_deref().map(read_pem).transpose();
+    let public_url = PublicUrl::parse(public_url);
+    let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
+    let described = SignInConfig {
+        client: ClientConfig {
+            issuer: oidc.issuer.as_str().into(),
+            client_id: oidc.client_id.as_str().into(),
+            client_secret: oidc.client_secret.as_ref().map(|secret| secret.expose().into()),
+            ca_pem: ca_pem.map_err(|what| problem("oidc.ca_file", what))?,
+        },
+        name: oidc.name.as_str().into(),
+        public_url: public_url.ok_or_else(|| problem("public_url", "is no URL".to_owned()))?,
+        scopes: boxed(&oidc.scopes),
+        people: People {
+            prefix: oidc.name.as_str().into(),
+            id_claim: oidc.id_claim.as_str().into(),
+            principal_claims: boxed(&oidc.principal_claims),
+            groups_claim: oidc.groups_claim.as_str().into(),
+            groups: oidc
+                .groups
+                .iter()
+                .map(|(group, of)| (group.as_str().into(), boxed(of)))
+                .collect(),
+        },
+        idle: oidc.idle,
+        lifetime: oidc.session,
+    };
+    SignIn::new(described).map(Some).map_err(|error| problem("oidc", error.to_string()))
 }

@@ -259,6 +259,7 @@ async fn build(
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
     let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared));
+    let answering = answering.transpose()?;
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {

@@ -6,6 +6,8 @@
 const byId = (id) => document.getElementById(id);
 /** The approver's token, for as long as the page lives. */
 let token = "";
+/** The key of the session of somebody who signed in at the issuer; its cookie goes with each request. */
+let session = "";
 /** The calls that are listed, and the id of the one that is shown. */
 let calls = [];
 let chosen = "";
@@ -127,9 +129,9 @@ function difference(before, after) {
 }
 
 async function ask(path, options = {}) {
-  const headers = { authorization: "Bearer " + token };
+  const headers = session ? { "x-bartizan-session": session } : { authorization: "Bearer " + token };
   if (options.body) headers["content-type"] = "application/json";
-  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", redirect: "error" });
+  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: session ? "same-origin" : "omit", redirect: "error" });
   const body = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : null;
   if (!answer.ok) {
     const said = body?.error;
@@ -272,7 +274,7 @@ async function choose(id, moveFocus) {
 
 function failed(error) {
   if (error.status === 401) {
-    leave("This token is not accepted.");
+    leave(session ? "You are no longer signed in." : "This token is not accepted.");
   } else {
     byId("failed").textContent = error.message;
     byId("status").textContent = "The firewall cannot be reached or refuses: " + error.message;
@@ -311,14 +313,14 @@ async function refresh() {
 /** Waits for changes; after each, the list and the call that is shown are read again. */
 async function watch() {
   let change = null;
-  while (token) {
+  while (token || session) {
     watching = new AbortController();
     try {
       if (change !== null) await ask("approvals/changes?after=" + change, { signal: watching.signal });
       change = await refresh();
       if (chosen) await choose(chosen, false);
     } catch (error) {
-      if (!token) return;
+      if (!token && !session) return;
       failed(error);
       await new Promise((resume) => setTimeout(resume, PAUSE_MS));
     }
@@ -327,6 +329,7 @@ async function watch() {
 
 function leave(why) {
   token = "";
+  session = "";
   calls = [];
   chosen = "";
   shown = null;
@@ -343,14 +346,16 @@ function leave(why) {
   byId("token").focus();
 }
 
-byId("enter").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  token = byId("token").value.trim();
+/** Shows the calls to whoever has just come in; `refused` says that a 401 means that. */
+async function enter(refused) {
   byId("refused").textContent = "";
   try {
+    const who = session ? await ask("console/session") : null;
     await refresh();
+    show(byId("who"), who ? who.id : "");
+    byId("who").hidden = !who;
   } catch (error) {
-    leave(error.status === 401 ? "This token is not accepted." : error.message);
+    leave(error.status === 401 ? refused : error.message);
     return;
   }
   byId("token").value = "";
@@ -359,8 +364,54 @@ byId("enter").addEventListener("submit", async (event) => {
   byId("leave").hidden = false;
   byId("main").focus();
   watch();
+}
+
+/** Ends the session at the firewall, too. */
+async function signOut() {
+  try {
+    if (session) await ask("console/sign-out", { method: "POST" });
+    leave("");
+  } catch (error) {
+    failed(error);
+  }
+}
+
+const FAILURES = {
+  unavailable: "The issuer cannot be reached, or not be used. Sign in with a token, or try again.",
+  "not-begun": "This sign-in was begun in another browser, or too long ago. Sign in again.",
+  denied: "The issuer did not sign you in.",
+  "no-group": "You are signed in there, but in no group that may approve.",
+  refused: "The answer of the issuer is not accepted. The journal says why.",
+};
+
+/** What a sign-in brought back, after the `#` of the address, where nobody else sees it. */
+function arrive() {
+  const [what, value] = location.hash.slice(1).split("=");
+  if (!value) return;
+  history.replaceState(null, "", location.pathname);
+  if (what === "signed-in") {
+    session = value;
+    enter("You are no longer signed in.");
+  } else if (what === "failed") {
+    byId("refused").textContent = FAILURES[value] ?? FAILURES.refused;
+  }
+}
+
+/** Offers to sign in at the issuer, if there is one. */
+async function offer() {
+  const { sign_in: issuer } = await (await fetch("console/options", { cache: "no-store", credentials: "omit", redirect: "error" })).json();
+  if (!issuer) return;
+  show(byId("sign-in"), "Sign in with " + issuer.name);
+  byId("sign-in").addEventListener("click", () => location.assign(issuer.url));
+  byId("issuer").hidden = false;
+}
+
+byId("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = byId("token").value.trim();
+  enter("This token is not accepted.");
 });
-byId("leave").addEventListener("click", () => leave(""));
+byId("leave").addEventListener("click", signOut);
 byId("states").addEventListener("change", () => refresh().catch(failed));
 byId("grant").addEventListener("click", () => answer("grant"));
 byId("refuse").addEventListener("click", () => answer("refuse"));
@@ -371,3 +422,5 @@ setInterval(() => {
     if (call) button.querySelector(".state").textContent = stateOf(call);
   }
 }, 1000);
+arrive();
+offer().catch(() => {});
