@@ -117,11 +117,7 @@ impl OidcConfig {
 fn times(s: &mut Section<'_>) -> (Duration, Duration) {
     let range = || Duration::from_mins(1)..=Duration::from_hours(24);
     let idle = s
-        .key(
-            "idle",
-            time(range()),
-            "How long a session may go unused; an open page uses it.",
-        )
+        .key("idle", time(range()), "How long a session may go unused; an open page uses it.")
         .or(Duration::from_mins(30));
     let session = s
         .key(

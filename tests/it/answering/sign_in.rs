@@ -262,7 +262,7 @@ impl Browser {
         let location = reply.header("location")[0];
         let told = location.strip_prefix("http://desk:1/console#").unwrap_or(location).to_owned();
         if let Some(key) = told.strip_prefix("signed-in=") {
-            self.key = key.to_owned();
+            key.clone_into(&mut self.key);
         } else {
             let opened =
                 reply.header("set-cookie").iter().any(|it| it.contains("bartizan-session"));
@@ -352,7 +352,7 @@ async fn a_person_signs_in_grants_a_held_call_and_signs_out() {
     );
     browser.keep(&reply);
     let key = reply.header("location")[0].strip_prefix("http://desk:1/console#signed-in=").unwrap();
-    browser.key = key.to_owned();
+    key.clone_into(&mut browser.key);
     assert!(!browser.cookies.contains_key(ATTEMPT));
     let who = browser.who(&desk).await.unwrap();
     assert_eq!(who, json!({"id": "corp:u-1", "groups": ["on-call"]}));
@@ -375,7 +375,7 @@ async fn a_person_signs_in_grants_a_held_call_and_signs_out() {
     assert_eq!(read(&out), json!({"signed_out": true}));
     assert!(out.header("set-cookie")[0].starts_with("bartizan-session=; "), "{out:?}");
     assert_eq!(browser.who(&desk).await, Err(401), "the cookie that a thief has kept");
-    assert_eq!(notes(&desk), [String::new(); 0]);
+    assert_eq!(notes(&desk), [""; 0]);
 }
 
 /// Groups that the rule does not ask for may look, as with a token.

@@ -231,8 +231,9 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     } else if let Some(name) = key.strip_prefix("approvals.oidc.") {
         let others = [("issuer", "'https://i'"), ("client_id", "c"), ("groups", "{g: v}")];
         let others = others.iter().filter(|(other, _)| *other != name);
-        let others: String = others.map(|(name, value)| format!("{name}: {value}, ")).collect();
-        let oidc = format!("oidc: {{{others}{}}}", written(name));
+        let others = others.map(|(name, value)| format!("{name}: {value}"));
+        let keys: Vec<_> = others.chain([written(name)]).collect();
+        let oidc = format!("oidc: {{{}}}", keys.join(", "));
         rest = format!("approvals: {{public_url: 'https://a', {oidc}}}");
     } else if let Some(name) = key.strip_prefix("otlp.credentials.") {
         rest = format!("otlp: {{endpoint: 'https://h', credentials: {{{}}}}}", credential(name));

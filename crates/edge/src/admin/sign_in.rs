@@ -237,7 +237,7 @@ impl SignIn {
     /// Sends the browser to the issuer at `now` (uptime).
     pub(super) async fn begin(&self, now: Duration) -> Result<Response<Body>, Trouble> {
         let metadata = self.provider.metadata(now).await.ok_or(Trouble::Unavailable)?;
-        let attempt = self.attempts.begin(now).map_err(|_| Trouble::Unavailable)?;
+        let attempt = Attempt::begin(now).map_err(|_| Trouble::Unavailable)?;
         let to = self.request(&metadata, &attempt);
         let to = HeaderValue::try_from(to).map_err(|_| Trouble::Unavailable)?;
         let mut response = reply::see_other(to);
