@@ -49,9 +49,13 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
         failures.push(failure.hint("`bartizan lock` writes it"));
     }
     failures.extend(bad_keys(&name, &config));
+    let mut warnings = Vec::new();
     let proven = match PolicyOrigin::new(&config, policy::prover()?, 1) {
         Ok(PolicyOrigin::Files(settings)) => match prepare(&settings).await {
-            Ok(ready) => policy::proven(&ready),
+            Ok(ready) => {
+                warnings = ready.warnings.iter().map(policy::warning).collect();
+                policy::proven(&ready)
+            }
             Err(problems) => {
                 failures.push(Failure::policy(&problems, Exit::Usage));
                 String::new()
@@ -70,7 +74,8 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
                 let (servers, tools) = lock.ok()?.counts();
                 Some(format!("{}: {tools} tools of {servers} servers", path.display()))
             });
-            print(&summary(&name, &config, &proven, lock.as_deref()))
+            warnings.extend(config.warnings().iter().map(ToString::to_string));
+            print(&(summary(&name, &config, &proven, lock.as_deref()) + &told(&warnings)))
         }
         Some(failure) => Err(failure),
     }
@@ -160,11 +165,14 @@ fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> Str
             );
         }
     }
-    for warning in config.warnings() {
-        lines.push(format!("  {:<10} {warning}", "warning"));
-    }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// What is allowed and probably not meant, as lines below the summary.
+fn told(warnings: &[String]) -> String {
+    let line = |warning: &String| format!("  {:<10} {warning}\n", "warning");
+    warnings.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 /// How a program is confined.

@@ -5,13 +5,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::failure::plain;
 use super::{Exit, Failure, OutputFormat, print};
 use crate::config::PolicyConfig;
 use crate::policy::load::{PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready};
 use bartizan_gate::duty::decision::Engine;
-use bartizan_rego::{EvalLimits, Policy, PolicyProblem, capabilities, input_schema};
+use bartizan_rego::{EvalLimits, Lint, Policy, PolicyProblem, capabilities, input_schema};
 
 mod check;
 mod explain;
@@ -202,7 +203,15 @@ fn settings(files: PolicyFiles) -> Result<PolicySettings, Failure> {
         prover: prover()?,
         workers: 1,
         shadow_one_in: PolicyConfig::default().shadow_one_in,
+        // Who answers stands in the configuration, which `bartizan check` reads.
+        answers_holds: true,
     })
+}
+
+/// A warning on one line.
+pub(super) fn warning(lint: &Lint) -> String {
+    let Lint { file, line, message, hint, .. } = lint;
+    plain(&format!("{file}:{line}: {message}: {hint}"))
 }
 
 /// The result of a proof on one line.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::form::{self, Form, bytes, count, list, one_or_more, secret, time};
-use super::limits::STEP_TIMES;
+use super::form::{self, Form, bytes, count, flag, list, one_or_more, secret, time, time_or_off};
+use super::limits::{COMMENT_INTERVALS, STEP_TIMES};
 use super::listeners::Front;
 use super::oauth::public_url;
 use super::problem::wrong;
@@ -25,14 +25,18 @@ const HINT_APPROVER: &str =
 pub struct ApprovalsConfig {
     /// How long the answer to a held call is kept open (`wait`).
     pub wait: Duration,
+    /// How often a client that asked for progress is told that its call waits (`progress`).
+    pub progress: Option<Duration>,
+    /// The URL under which approvers reach `admin`, without a slash at its end (`public_url`).
+    pub public_url: Option<String>,
+    /// Whether clients are asked to show their user where a call is approved (`elicit`).
+    pub elicit: bool,
     /// Holds that wait at once (`holds`).
     pub holds: usize,
     /// Holds of one principal that wait at once (`holds_principal`); at most [`Self::holds`].
     pub holds_principal: usize,
     /// Size of what all holds keep, bytes (`bytes`).
     pub bytes: usize,
-    /// The URL at which people reach `admin` (`public_url`): https, or http on loopback.
-    pub public_url: Option<String>,
     /// Who may answer (`approvers`). If there is nobody, and no `oidc`, a `hold` rule refuses.
     pub approvers: Vec<ApproverConfig>,
     /// Where approvers sign in (`oidc`).
@@ -61,6 +65,39 @@ impl ApprovalsConfig {
                  again. Many clients give up after a minute.",
             )
             .or(Duration::from_secs(45));
+        let progress = s
+            .key(
+                "progress",
+                time_or_off(COMMENT_INTERVALS),
+                "How often an agent that asked for progress of a held call gets some; or `off`. The \
+                 first comes at once.",
+            )
+            .or(Some(Duration::from_secs(5)));
+        let public_url = s
+            .key(
+                "public_url",
+                public_url(),
+                "The URL under which approvers reach `admin`, for links to the page of a held call, \
+                 and for `oidc`, which needs it: https, or http on loopback.",
+            )
+            .optional("none")
+            .map(|url| url.trim_end_matches('/').to_owned());
+        let elicit = s
+            .key(
+                "elicit",
+                flag(),
+                "Whether an agent is told the page where its held call is approved, so that its \
+                 user can open it. Needs `public_url`.",
+            )
+            .or(false);
+        if elicit && !s.has("public_url") {
+            let what = "there is no address to tell";
+            s.problem(
+                "elicit",
+                what,
+                "write `public_url`, the URL under which approvers reach `admin`",
+            );
+        }
         let holds = s.key("holds", count(1..=100_000), "Held calls that wait at once.").or(500);
         let holds_principal = s
             .key(
@@ -70,18 +107,13 @@ impl ApprovalsConfig {
                  ones are refused.",
             )
             .or(20);
-        let public_url = s
-            .key(
-                "public_url",
-                public_url(),
-                "The URL at which people reach `admin`: https, or http on loopback. Required with \
-                 `oidc`.",
-            )
-            .optional("none");
         let approvers = approvers(s, front);
         let oidc = oidc(s, front, &approvers);
         Self {
             wait,
+            progress,
+            public_url,
+            elicit,
             holds,
             holds_principal: holds_principal.min(holds),
             bytes: s
@@ -92,7 +124,6 @@ impl ApprovalsConfig {
                      is refused.",
                 )
                 .or(16 << 20),
-            public_url,
             approvers,
             oidc,
         }

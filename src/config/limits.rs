@@ -16,7 +16,7 @@ pub(super) const STEP_TIMES: RangeInclusive<Duration> =
 const WAITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 
 /// The range of intervals between comments.
-const COMMENT_INTERVALS: RangeInclusive<Duration> =
+pub(super) const COMMENT_INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_mins(10);
 
 const KIB: usize = 1 << 10;

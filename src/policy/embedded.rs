@@ -6,6 +6,9 @@
 
 use bartizan_rego::Module;
 
+/// With what the paths of their modules begin.
+pub const PREFIX: &str = "embedded/";
+
 /// A policy file: its path below `policies/` and its text.
 type File = (&'static str, &'static str);
 
@@ -90,6 +93,6 @@ pub fn baseline_tests() -> Vec<Module> {
 fn modules(files: &[File]) -> Vec<Module> {
     files
         .iter()
-        .map(|(path, text)| Module { path: format!("embedded/{path}"), text: (*text).to_owned() })
+        .map(|(path, text)| Module { path: format!("{PREFIX}{path}"), text: (*text).to_owned() })
         .collect()
 }

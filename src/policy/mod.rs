@@ -28,7 +28,8 @@ use self::load::{Fingerprint, Loaded, PolicyFiles};
 use self::prove::Prover;
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
 use bartizan_rego::{
-    EvalLimits, Lint, Policy, PolicyProblem, PolicySources, Proof, RegoPdp, warnings,
+    EvalLimits, Lint, Policy, PolicyProblem, PolicySources, Proof, RegoPdp, unanswered_holds,
+    warnings,
 };
 
 /// The settings for loading, proving and evaluating a policy.
@@ -44,6 +45,8 @@ pub struct PolicySettings {
     pub workers: usize,
     /// One decision of the compiled engine in this many is checked against the strict engine.
     pub shadow_one_in: u32,
+    /// Whether somebody may answer `hold` rules. If not, a policy that has any gets a warning.
+    pub answers_holds: bool,
 }
 
 /// A proven policy, ready for questions.
@@ -86,10 +89,8 @@ async fn prove_and_build(
     let revision = serving.revision.clone();
     let settings = settings.clone();
     let compiled = proof.compiled;
-    let (built, warnings) = blocking(move || {
-        (build(&settings, &serving, compiled), warnings(&serving, &settings.limits))
-    })
-    .await?;
+    let (built, warnings) =
+        blocking(move || (build(&settings, &serving, compiled), told(&settings, &serving))).await?;
     let (pdp, engine, doubt) = built?;
     if let Some(doubt) = doubt {
         proof.compiled = false;
@@ -97,6 +98,17 @@ async fn prove_and_build(
     }
     let pdp = Arc::new(pdp);
     Ok(Ready { pdp, revision, engine, proof, warnings, fingerprint })
+}
+
+/// What the author of a policy should know, though it runs. That the built-in policies hold calls is
+/// no news.
+fn told(settings: &PolicySettings, sources: &PolicySources) -> Vec<Lint> {
+    let mut told = warnings(sources, &settings.limits);
+    if !settings.answers_holds {
+        let select = |path: &str| !path.starts_with(embedded::PREFIX);
+        told.extend(unanswered_holds(sources, &settings.limits, &select));
+    }
+    told
 }
 
 /// Builds the decision point. Where the proof allows the compiled engine but it cannot be built, the

@@ -33,7 +33,10 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Holding>, Sta
     let limits = limits(&config.approvals);
     let approvals = Approvals::open(Box::new(store), limits, Box::new(move || clock.now()));
     let approvals = Arc::new(approvals.map_err(failed)?);
-    Ok(Some(Holding { approvals, wait: config.approvals.wait }))
+    let ApprovalsConfig { wait, progress, public_url, elicit, .. } = &config.approvals;
+    let page = public_url.as_ref().filter(|_| *elicit);
+    let page = page.map(|url| format!("{url}/console#hold=").into());
+    Ok(Some(Holding { approvals, wait: *wait, progress: *progress, page }))
 }
 
 /// The bounds that the configuration sets, and the usual ones.

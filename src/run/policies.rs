@@ -28,6 +28,7 @@ use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Event, Finding, Now, ReasonFacts,
 };
 use bartizan_gate::evidence::step::AuditSink;
+use bartizan_gate::session::Mode;
 use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Lint, Policy, PolicyProblem, RuleQuery};
 use bartizan_sync::{caught, lock};
 
@@ -71,6 +72,7 @@ impl PolicyOrigin {
             prover,
             workers,
             shadow_one_in: policy.shadow_one_in,
+            answers_holds: !config.approvals.approvers.is_empty() || config.mode == Mode::Observe,
         };
         let Some(bundle) = &policy.bundle else { return Ok(Self::Files(settings)) };
         let signing = signing(bundle)?;

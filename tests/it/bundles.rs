@@ -42,6 +42,7 @@ async fn prove(path: &Path, signing: Option<Signing>) -> Result<Ready, Vec<Polic
         },
         workers: 1,
         shadow_one_in: 100,
+        answers_holds: true,
     };
     prepare(&settings).await
 }

@@ -86,6 +86,7 @@ fn the_shortest_file_has_safe_defaults() {
     );
     assert!(oidc.scopes.is_empty() && oidc.principal_claims.is_empty());
     assert_eq!([oidc.idle, oidc.session], [30, 480].map(Duration::from_mins));
+    assert_eq!((approvals.progress, approvals.elicit), (Some(Duration::from_secs(5)), false));
     assert!(config.otlp.is_none());
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
     let [server] = &config.servers[..] else { panic!("one server") };
@@ -116,10 +117,10 @@ limits: {frame_bytes: 1 MiB, json_depth: 32, json_values: 1000, number_chars: 64
   connections: 10, requests: 11, sessions: 20, session_idle: 3m, in_flight: 30, streams: 40,
   answer_time: 5s, stream_idle: 6s, keep_alive: 200ms, children: 7, buckets: 60, drain: 4s}
 audit: {segment_bytes: 1MiB}
-approvals: {wait: 2s, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
+approvals: {wait: 2s, progress: off, public_url: 'https://desk.example/bartizan/', elicit: true, holds: 9, holds_principal: 8, bytes: 1MiB, approvers: [
   {id: alice, token: '${env:ALICE}'},
   {id: Bob B., groups: [on-call, leads], token: '${file:/run/approver}'},
-  {id: carol, groups: leads, token: 'carol-${env:ALICE}'}], public_url: 'https://desk.example/b/',
+  {id: carol, groups: leads, token: 'carol-${env:ALICE}'}],
   oidc: {issuer: 'https://login.example/realm', name: corp, client_id: console, client_secret: '${env:TOKEN}',
     ca_file: ca.pem, scopes: [profile, groups], id_claim: email, principal_claims: [upn, /act/sub],
     groups_claim: /realm/roles, groups: {on-call: sre, leads: [heads, chiefs]}, idle: 5m, session: 1h}}
@@ -186,6 +187,8 @@ servers:
     let approvals = &config.approvals;
     assert_eq!((approvals.wait, approvals.bytes), (Duration::from_secs(2), 1 << 20));
     assert_eq!((approvals.holds, approvals.holds_principal), (9, 8));
+    assert_eq!((approvals.progress, approvals.elicit), (None, true));
+    assert_eq!(approvals.public_url.as_deref(), Some("https://desk.example/bartizan"));
     let [alice, bob, carol] = &approvals.approvers[..] else { panic!("three approvers") };
     assert_eq!([&*alice.id, &*bob.id, &*carol.id], ["alice", "Bob B.", "carol"]);
     assert!(alice.groups.is_empty() && carol.groups == ["leads"].map(Box::from));
@@ -193,7 +196,6 @@ servers:
     assert!(alice.token.is_of(ALICE) && !bob.token.is_of(ALICE));
     assert!(bob.token.is_of("b0b-0123456789abcdefghijklmnopqrstuvw"));
     assert!(carol.token.is_of(&format!("carol-{ALICE}")));
-    assert_eq!(approvals.public_url.as_deref(), Some("https://desk.example/b/"));
     let oidc = approvals.oidc.as_ref().unwrap();
     assert_eq!((oidc.issuer.as_str(), oidc.name.as_str()), ("https://login.example/realm", "corp"));
     assert_eq!(oidc.client_id, "console");
@@ -334,6 +336,14 @@ fn each_problem_names_its_place_and_a_next_step() {
         (beside("limits: {frames: 2}"), "limits.frames (line 2): no such key: "),
         (beside("principal: {id: \"a\\nb\"}"), "principal.id (line 2): longer than 256 bytes, or"),
         (beside("otlp: {}"), "otlp (line 2): `endpoint` is missing: write where spans go"),
+        (
+            beside("approvals: {elicit: true}"),
+            "approvals.elicit (line 2): there is no address to tell: write `public_url`, the URL under which approvers reach `admin`",
+        ),
+        (
+            beside("approvals: {public_url: 'http://desk.example'}"),
+            "approvals.public_url (line 2): is http beyond loopback",
+        ),
         (beside("approvals: {wait: 2h}"), "approvals.wait (line 2): out of range: from 1ms to 1h"),
         (beside("approvals: {holds: 0}"), "approvals.holds (line 2): out of range: from 1 to 100"),
         (beside("approvals: {bytes: 1}"), "approvals.bytes (line 2): out of range: from 64KiB to"),

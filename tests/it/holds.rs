@@ -211,7 +211,7 @@ fn grant(hold: &Hold) -> Approval {
 
 fn pending() -> HoldEnd {
     let hold = HoldId("0123456789abcdef0123456789abcdef".into());
-    HoldEnd::Pending { hold, retry_after: Duration::from_secs(1), state: None }
+    HoldEnd::Pending { hold, retry_after: Duration::from_secs(1), state: None, page: None }
 }
 
 #[test]
@@ -565,4 +565,119 @@ fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
     assert_eq!(told["error"]["code"], -32602, "{told}");
     let own = modern(21, "other", Some(("requestState", json!("server's"))));
     assert_eq!(line.sends(&own).sent(), own);
+}
+
+const PAGE: &str = "https://desk.example/console#hold=0123456789abcdef0123456789abcdef";
+
+/// That nobody has answered yet, and where approvers do.
+fn pending_at() -> HoldEnd {
+    let HoldEnd::Pending { hold, retry_after, state, .. } = pending() else { panic!() };
+    HoldEnd::Pending { hold, retry_after, state, page: Some(PAGE.into()) }
+}
+
+/// A modern call of a client that declares `capabilities`.
+fn declaring(id: u64, capabilities: Value, further: &[(&str, Value)]) -> Value {
+    let mut call = modern(id, "publish", None);
+    call["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities;
+    for (name, value) in further {
+        call["params"][*name] = value.clone();
+    }
+    call
+}
+
+#[test]
+fn a_client_that_opens_urls_is_asked_once_to_show_the_page() {
+    let url = json!({"elicitation": {"url": {}}});
+    for (id, capabilities, asked) in [
+        (1, url.clone(), true),
+        (2, json!({"elicitation": {"form": {}, "url": {}}}), true),
+        (3, json!({"elicitation": {"form": {}}}), false),
+        (4, json!({"elicitation": {}}), false),
+        (5, json!({}), false),
+    ] {
+        let mut line = Line::new();
+        let hold = line.sends(&declaring(id, capabilities, &[])).held();
+        assert_eq!(line.session.opens_pages(&hold.call), asked, "{id}");
+        let told = line.ends(&hold.call, pending_at()).unwrap();
+        let result = &told["result"];
+        assert_eq!(result["resultType"], "input_required", "{told}");
+        assert!(result["requestState"].is_string(), "{told}");
+        let request = &result["inputRequests"]["bartizan-approval"];
+        assert_eq!(result["inputRequests"].is_object(), asked, "{told}");
+        if asked {
+            assert_eq!(request["method"], "elicitation/create");
+            assert_eq!(
+                (&request["params"]["mode"], &request["params"]["url"]),
+                (&json!("url"), &json!(PAGE))
+            );
+            assert!(request["params"]["message"].as_str().unwrap().contains("approves nothing"));
+        }
+    }
+    // Not again with each leg, and never without a page.
+    let mut line = Line::new();
+    let hold = line.sends(&declaring(1, url.clone(), &[])).held();
+    let state = line.ends(&hold.call, pending_at()).unwrap()["result"]["requestState"].clone();
+    let hold = line.sends(&declaring(2, url.clone(), &[("requestState", state)])).held();
+    assert!(!line.session.opens_pages(&hold.call));
+    let told = line.ends(&hold.call, pending_at()).unwrap();
+    assert!(told["result"]["requestState"].is_string(), "{told}");
+    assert!(told["result"]["inputRequests"].is_null(), "{told}");
+    let hold = line.sends(&declaring(3, url, &[])).held();
+    let told = line.ends(&hold.call, pending()).unwrap();
+    assert!(told["result"]["inputRequests"].is_null(), "{told}");
+
+    // Who cannot be asked reads where it is.
+    let mut line = Line::new();
+    let hold = line.sends(&call(4, "publish", json!({}))).held();
+    let told = line.ends(&hold.call, pending_at()).unwrap();
+    let text = told["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(text.contains(PAGE) && text.contains("Call again with the same arguments"), "{text}");
+    let read = json!({"jsonrpc": "2.0", "id": 5, "method": "resources/read",
+        "params": {"uri": "file:///a"}});
+    let hold = line.sends(&read).held();
+    let told = line.ends(&hold.call, pending_at()).unwrap();
+    assert_eq!(told["error"]["data"]["approval_url"], PAGE, "{told}");
+}
+
+#[test]
+fn what_a_client_answers_to_the_page_grants_nothing_and_reaches_no_server() {
+    let url = json!({"elicitation": {"url": {}}});
+    let own = json!({"theirs": {"action": "accept", "content": {"x": 1.0}}});
+    // What the held request carries of the server's own.
+    for carried in [
+        vec![],
+        vec![("requestState", json!("theirs"))],
+        vec![("inputResponses", own.clone())],
+        vec![("inputResponses", own.clone()), ("requestState", json!("a.b:c"))],
+    ] {
+        for (action, declines) in [("accept", false), ("decline", true), ("cancel", true)] {
+            let mut line = Line::new();
+            let first = declaring(1, url.clone(), &carried);
+            let hold = line.sends(&first).held();
+            let told = line.ends(&hold.call, pending_at()).unwrap();
+            // The client sends the same request, without what it has sent to the server before.
+            let state = told["result"]["requestState"].clone();
+            let answer =
+                json!({"bartizan-approval": {"action": action}, "other": {"action": action}});
+            let leg = [("inputResponses", answer), ("requestState", state)];
+            let again = declaring(2, url.clone(), &leg);
+            let second = line.sends(&again).held();
+            assert_eq!(second.key, hold.key, "{carried:?}");
+            let declined = line.session.declined(&second.call).map(|hold| hold.0.to_string());
+            let id = "0123456789abcdef0123456789abcdef".to_owned();
+            assert_eq!(declined, declines.then_some(id), "{action}");
+            let sent = line.approved(&again, &second.call, &[grant(&second)]).unwrap().sent();
+            assert_eq!(sent, declaring(2, url.clone(), &carried));
+        }
+    }
+    // Without our state it is not our answer, whatever it is called.
+    let mut line = Line::new();
+    let forged = json!({"bartizan-approval": {"action": "decline"}});
+    let hold = line.sends(&declaring(1, url.clone(), &[("inputResponses", forged)])).held();
+    assert_eq!(line.session.declined(&hold.call), None);
+    // More than a state holds: the client is told to begin anew, and nothing is lost unseen.
+    let many = json!({"theirs": {"action": "accept", "content": {"x": "y".repeat(64 << 10)}}});
+    let hold = line.sends(&declaring(2, url, &[("inputResponses", many)])).held();
+    let told = line.ends(&hold.call, pending_at()).unwrap();
+    assert_eq!(told["result"]["isError"], true, "{told}");
 }

@@ -22,4 +22,5 @@ mod children;
 mod starvation;
 mod kept;
 mod holds;
+mod waiting;
 mod keep_alive;

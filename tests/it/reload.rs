@@ -48,6 +48,7 @@ fn settings(paths: Vec<PathBuf>) -> PolicySettings {
         },
         workers: 1,
         shadow_one_in: 100,
+        answers_holds: true,
     }
 }
 

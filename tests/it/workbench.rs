@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects, reason = "tests")]
 
 mod learn;
+mod held;
 mod lint;
 mod names;
 mod replay;

@@ -3,7 +3,11 @@
 //! The gate holds a request; this module asks the approval service, waits, spends the grant, and hands
 //! the same bytes to the gate again. A grant is spent before the gate is asked, and durably, so that
 //! no second call passes by it, whatever happens afterwards.
+//!
+//! While it waits, a client that asked for progress gets some: clients give up after a time without
+//! any, and some begin to count anew with each.
 
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +18,9 @@ use crate::Shared;
 use crate::aside;
 use crate::clock::Clock;
 use crate::session::{Counted, SessionHandle, StepOutcome};
-use bartizan_approvals::{Approvals, HoldState, NoHold, Waiter};
+use bartizan_approvals::{Approvals, HoldState, HoldView, NoHold, Waiter};
 use bartizan_gate::evidence::record::CallId;
-use bartizan_gate::evidence::step::Act;
+use bartizan_gate::evidence::step::{Act, Released};
 use bartizan_gate::question::hold::{Approval, Hold, HoldEnd, HoldId};
 use bartizan_gate::session::Arrival;
 use bartizan_gate::wire::protocol::Era;
@@ -33,6 +37,22 @@ pub struct Holding {
     /// How long the answer to a held request is kept open. After that its client is told to call
     /// again.
     pub wait: Duration,
+    /// How often a client that asked for progress is told that its request waits: at once, and then
+    /// after each such time. `None`: never.
+    pub progress: Option<Duration>,
+    /// The address of the page where approvers answer, up to the hold's id, if clients are told it.
+    pub page: Option<Box<str>>,
+}
+
+impl Holding {
+    /// Holds in `approvals`, with answers held open for `wait`; clients are told nothing meanwhile.
+    pub fn new(approvals: Arc<Approvals>, wait: Duration) -> Self {
+        Self { approvals, wait, progress: None, page: None }
+    }
+
+    fn page_of(&self, hold: &HoldId) -> Option<Box<str>> {
+        Some(format!("{}{hold}", self.page.as_deref()?).into())
+    }
 }
 
 /// A request of the client that the gate holds.
@@ -42,6 +62,16 @@ pub(crate) struct HeldRequest<'a> {
     pub(crate) arrival: &'a Arrival,
     /// Until when the client may be waited for, as uptime: the expiry of its token.
     pub(crate) until: Option<Duration>,
+    /// Sends a notification to its client, unless that does not read: it can do without.
+    pub(crate) tell: &'a (dyn Fn(&Released) + Send + Sync),
+}
+
+/// The progress that a client is told of.
+struct Progress {
+    /// `None`: it gets none.
+    every: Option<Duration>,
+    /// The number of the next notification. It goes on from hold to hold of one request.
+    next: NonZeroU32,
 }
 
 /// How one wait ended.
@@ -59,41 +89,51 @@ impl HeldRequest<'_> {
     /// The grants that were spent must be kept until the outcome of the call is recorded. Dropping
     /// the future means that the client has disconnected.
     pub(crate) async fn settle(self, hold: Box<Hold>) -> (StepOutcome, Option<SpentGrants>) {
-        let Some(Holding { approvals, wait }) = &self.shared.holding else {
+        let Some(holding) = &self.shared.holding else {
             return (self.end(&hold.call, &HoldEnd::Unavailable), None);
         };
         let _counted = Counted::of(self.session);
         let mut spent = SpentGrants {
-            approvals: Arc::clone(approvals),
+            approvals: Arc::clone(&holding.approvals),
             clock: self.shared.clock,
             granted: Vec::new(),
         };
-        let outcome = self.decide(hold, *wait, &mut spent).await;
+        let outcome = self.decide(hold, holding, &mut spent).await;
         (outcome, Some(spent))
     }
 
     async fn decide(
         &self,
         mut hold: Box<Hold>,
-        wait: Duration,
+        holding: &Holding,
         grants: &mut SpentGrants,
     ) -> StepOutcome {
         let approvals = Arc::clone(&grants.approvals);
-        let deadline = self.deadline(wait);
+        let deadline = self.deadline(holding.wait);
+        let mut progress = Progress { every: holding.progress, next: NonZeroU32::MIN };
         loop {
+            if let Some(declined) = self.session.hold_declined(&hold.call) {
+                self.withdraw(&approvals, &hold, &declined);
+                return self.end(&hold.call, &HoldEnd::Cancelled);
+            }
             let mut asked = match self.ask(&approvals, &hold) {
                 Ok(asked) => asked,
                 Err(end) => return self.end(&hold.call, &end),
             };
             let ended = match &mut asked.waiter {
-                Some(waiter) => self.wait(waiter, &hold.call, deadline).await,
+                // Its user should see the page now, and not when the wait is over.
+                Some(waiter) if self.opens_page(holding, waiter, &hold.call) => Ended::Over,
+                Some(waiter) => self.wait(waiter, &hold.call, deadline, &mut progress).await,
                 None => Ended::Withdrawn,
             };
             // From here on a disconnect no longer ends the hold, but still the call.
             let Some(place) = asked.waiter.take() else { return StepOutcome::Settled };
             let now = self.shared.now();
             let spent = match ended {
-                Ended::Over => return self.end(&hold.call, &pending(place.id())),
+                Ended::Over => {
+                    let page = holding.page_of(place.id());
+                    return self.end(&hold.call, &pending(place.id(), page));
+                }
                 Ended::Withdrawn => {
                     aside::long(|| place.cancel(now));
                     return StepOutcome::Settled;
@@ -142,10 +182,18 @@ impl HeldRequest<'_> {
         }
     }
 
-    async fn wait(&self, waiter: &mut Waiter, call: &CallId, deadline: Duration) -> Ended {
+    async fn wait(
+        &self,
+        waiter: &mut Waiter,
+        call: &CallId,
+        deadline: Duration,
+        progress: &mut Progress,
+    ) -> Ended {
+        let hold = waiter.id().clone();
         let mut decided = pin!(waiter.decided());
         let left = deadline.saturating_sub(self.shared.clock.uptime());
         let mut over = pin!(sleep(left));
+        let mut tell = pin!(sleep(Duration::ZERO));
         loop {
             let mut changed = pin!(self.session.held_changed());
             changed.as_mut().enable();
@@ -159,7 +207,40 @@ impl HeldRequest<'_> {
                 () = over.as_mut() => return Ended::Over,
                 () = self.shared.closing.cancelled() => return Ended::Over,
                 () = self.session.closed().cancelled() => return Ended::Withdrawn,
+                () = tell.as_mut(), if progress.every.is_some() => {
+                    self.tell_progress(call, &hold, progress);
+                    tell.set(sleep(progress.every.unwrap_or_default()));
+                }
             }
+        }
+    }
+
+    /// Whether the client is asked to open the page of the hold, which makes it call again.
+    fn opens_page(&self, holding: &Holding, waiter: &Waiter, call: &CallId) -> bool {
+        holding.page.is_some()
+            && waiter.state() == HoldState::Pending
+            && self.session.opens_pages(call)
+    }
+
+    /// The client would not open the page of the hold `declined`: its call waits no longer. That ends
+    /// the hold, if no other call waits for it.
+    fn withdraw(&self, approvals: &Arc<Approvals>, hold: &Hold, declined: &HoldId) {
+        let same = |view: HoldView| view.state.is_open() && *view.key == *hold.key.to_string();
+        if approvals.get(&declined.0).is_some_and(same)
+            && let Ok(asked) = self.ask(approvals, hold)
+        {
+            asked.cancel();
+        }
+    }
+
+    fn tell_progress(&self, call: &CallId, hold: &HoldId, progress: &mut Progress) {
+        match self.session.hold_progress(call, hold, progress.next) {
+            Some(told) => {
+                progress.next = progress.next.saturating_add(1);
+                (self.tell)(&told);
+            }
+            // It did not ask for any.
+            None => progress.every = None,
         }
     }
 
@@ -207,6 +288,14 @@ impl Asked<'_> {
     fn waits_on(&mut self) {
         self.over = true;
     }
+
+    /// The call needs no hold any more.
+    fn cancel(mut self) {
+        self.over = true;
+        if let Some(waiter) = self.waiter.take() {
+            aside::long(|| waiter.cancel(self.request.shared.now()));
+        }
+    }
 }
 
 impl Drop for Asked<'_> {
@@ -230,8 +319,8 @@ impl Drop for Asked<'_> {
     }
 }
 
-fn pending(hold: &HoldId) -> HoldEnd {
-    HoldEnd::Pending { hold: hold.clone(), retry_after: RETRY_AFTER, state: None }
+fn pending(hold: &HoldId, page: Option<Box<str>>) -> HoldEnd {
+    HoldEnd::Pending { hold: hold.clone(), retry_after: RETRY_AFTER, state: None, page }
 }
 
 fn end_of(state: HoldState) -> HoldEnd {
@@ -302,7 +391,8 @@ mod tests {
         let now = Box::new(move || clock.now());
         let approvals = Approvals::open(store, ApprovalLimits::default(), now).unwrap();
         let wait = Duration::from_mins(5);
-        shared.holding = Some(Holding { approvals: Arc::new(approvals), wait });
+        let approvals = Arc::new(approvals);
+        shared.holding = Some(Holding::new(approvals, wait));
         let server = Arc::new(Protected::new(Server::default(), RefusalForm::Error));
         let session = Session::new(Arc::new(Principal::default()), server, Transport::Http);
         let session = SessionHandle::new(&shared, session);
@@ -321,7 +411,7 @@ mod tests {
     impl Held {
         fn request(&self) -> HeldRequest<'_> {
             let Self { shared, session, arrival, .. } = self;
-            HeldRequest { shared, session, arrival, until: None }
+            HeldRequest { shared, session, arrival, until: None, tell: &|_| {} }
         }
 
         fn approvals(&self) -> Arc<Approvals> {

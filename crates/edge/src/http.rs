@@ -511,7 +511,8 @@ async fn connection(
         let mut stream = WatchedStream::new(stream, Arc::clone(&peer), *clock, limits);
         let service = service_fn(move |request: Request<Incoming>| {
             let interval = inner.config.timeouts.keep_alive;
-            let early = interval.and_then(|_| EarlyHead::of(&request));
+            let tells = inner.shared.holding.as_ref().is_some_and(|it| it.progress.is_some());
+            let early = (interval.is_some() || tells).then(|| EarlyHead::of(&request)).flatten();
             let (inner, peer) = (Arc::clone(&inner), Arc::clone(&peer));
             let handling = receive::answer(inner, Arc::clone(&peer), request, early.clone());
             // Boxed: hyper keeps the room of this future as long as the connection is open.

@@ -19,6 +19,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LockResult, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -34,6 +35,7 @@ use super::clock::Clock;
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, AuditSink, Permitted, Released, Step, Unrecorded};
 use bartizan_gate::memory::MemoryBudget;
+use bartizan_gate::question::hold::HoldId;
 use bartizan_gate::session::{DutyScope, Gate, ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::protocol::Protocol;
 
@@ -319,6 +321,26 @@ impl SessionHandle {
     /// Whether the request of `call` still waits for approval.
     pub(super) fn is_held(&self, call: &CallId) -> bool {
         self.with(|session| session.is_held(call)).unwrap_or(false)
+    }
+
+    /// What the client of `call` is told while it waits: see [`Session::hold_progress`].
+    pub(super) fn hold_progress(
+        &self,
+        call: &CallId,
+        hold: &HoldId,
+        count: NonZeroU32,
+    ) -> Option<Released> {
+        self.with(|session| session.hold_progress(call, hold, count)).flatten()
+    }
+
+    /// Whether the client of a held request can be shown a page: see [`Session::opens_pages`].
+    pub(super) fn opens_pages(&self, call: &CallId) -> bool {
+        self.with(|session| session.opens_pages(call)).unwrap_or(false)
+    }
+
+    /// The hold whose page the client would not open: see [`Session::declined`].
+    pub(super) fn hold_declined(&self, call: &CallId) -> Option<HoldId> {
+        self.with(|session| session.declined(call).cloned()).flatten()
     }
 
     /// Whether the outcome of `call` is recorded: no step is going on that has not kept its records.

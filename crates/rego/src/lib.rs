@@ -76,7 +76,7 @@ pub use absent::Lint;
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
-pub use lint::{TRAPS, code_of, lint, warnings};
+pub use lint::{TRAPS, code_of, lint, unanswered_holds, warnings};
 pub use problem::{PolicyProblem, not_strict_json, unreadable_cause};
 pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
 pub use query::RuleQuery;

@@ -93,6 +93,48 @@ pub fn warnings(sources: &PolicySources, limits: &EvalLimits) -> Vec<Lint> {
     found
 }
 
+/// What [`unanswered_holds`] warns of.
+const UNANSWERED_HOLD: &str = "unanswered-hold";
+
+/// What to warn of where nobody can answer a `hold` rule: in each module for whose path `select` is
+/// true, the first rule that holds calls. It is one of `data.mcp.hold`, or one that gives a decision
+/// of its own with this member. Sources that cannot be parsed have none.
+pub fn unanswered_holds(
+    sources: &PolicySources,
+    limits: &EvalLimits,
+    select: &dyn Fn(&str) -> bool,
+) -> Vec<Lint> {
+    let Ok(policy) = Policy::parse(sources, None, limits) else { return Vec::new() };
+    let Ok(mut engine) = parsed(policy.authored(), limits) else { return Vec::new() };
+    let index = Index::of(engine.get_modules());
+    let mut first = BTreeMap::new();
+    for (path, definitions) in &index.rules {
+        for (_, rule) in definitions {
+            let (file, line) = location(rule_ref(rule).span());
+            if select(file) && (*path == ["mcp", "hold"] || gives_hold(rule)) {
+                let first = first.entry(file.to_owned()).or_insert(line);
+                *first = line.min(*first);
+            }
+        }
+    }
+    let lint = |(file, line)| Lint {
+        file,
+        line,
+        code: UNANSWERED_HOLD,
+        message: "this rule holds calls, and nobody can answer, so they are refused".to_owned(),
+        hint: "name who may answer in `approvals.approvers`; see docs/approvals.md".to_owned(),
+    };
+    first.into_iter().map(lint).collect()
+}
+
+/// Whether a rule writes an object with the member `hold`.
+fn gives_hold(rule: &Rule) -> bool {
+    Walk::rule(rule).any(|visit| {
+        let Visit::Expr(Expr::Object { fields, .. }) = visit else { return false };
+        fields.iter().any(|(_, key, _)| text_of(key) == Some("hold"))
+    })
+}
+
 /// The restrictions that disappear where an operand is absent, and that no comment accepts. They
 /// keep a policy from running.
 pub(super) fn absent_operands(index: &Index<'_>, modules: &[Module]) -> Vec<PolicyProblem> {

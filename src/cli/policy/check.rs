@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Failure, OutputFormat, SourceArgs, failed, proven, settings};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
+use crate::policy::embedded::PREFIX;
 use crate::policy::load::load;
 use crate::policy::{Ready, prepare};
 use bartizan_rego::{EvalLimits, Lint, PolicyProblem, code_of, lint};
@@ -37,8 +38,7 @@ pub(super) async fn run(args: PolicyCheckArgs) -> Result<ExitCode, Failure> {
     };
     let loaded = load(&files).map_err(|problems| failed(&problems))?;
     let paths = loaded.serving.modules.iter().map(|module| module.path.as_str());
-    let paths: BTreeSet<&str> =
-        paths.filter(|path| !(named && path.starts_with("embedded/"))).collect();
+    let paths: BTreeSet<&str> = paths.filter(|path| !(named && path.starts_with(PREFIX))).collect();
     let lints = lint(&loaded.serving, &EvalLimits::default(), &|path| paths.contains(path))
         .map_err(|problems| failed(&problems))?;
     print(&match args.format {

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Failure, SourceArgs, failed};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
+use crate::policy::embedded::PREFIX;
 use crate::policy::load::{Loaded, load};
 use bartizan_rego::{EvalLimits, FileCoverage, Policy, TestOutcome, TestRun, cover_tests};
 
@@ -88,7 +89,7 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode, Failure> {
 /// to every policy do not count.
 fn served(loaded: &Loaded, named: bool) -> BTreeSet<&str> {
     let paths = loaded.serving.modules.iter().map(|module| module.path.as_str());
-    paths.filter(|path| !(named && path.starts_with("embedded/"))).collect()
+    paths.filter(|path| !(named && path.starts_with(PREFIX))).collect()
 }
 
 /// The share of covered lines, percent; 100 if there are no lines.

@@ -23,7 +23,7 @@ use super::rig::{
 };
 
 /// Longer than any test may take, so that it never ends a wait that an answer should end.
-const LONG: Duration = Duration::from_mins(5);
+pub(super) const LONG: Duration = Duration::from_mins(5);
 
 /// A firewall that holds calls, before a server that answers each with a result.
 struct Scene {
@@ -33,7 +33,7 @@ struct Scene {
     clock: bartizan_edge::clock::Clock,
 }
 
-fn approvals(clock: bartizan_edge::clock::Clock) -> Arc<Approvals> {
+pub(super) fn approvals(clock: bartizan_edge::clock::Clock) -> Arc<Approvals> {
     let now = Box::new(move || clock.now());
     let store = Box::new(MemoryStore::new());
     Arc::new(Approvals::open(store, ApprovalLimits::default(), now).unwrap())
@@ -59,7 +59,7 @@ impl Scene {
         let (mut shared, sink) = shared();
         let clock = shared.clock;
         let approvals = approvals(clock);
-        shared.holding = Some(Holding { approvals: Arc::clone(&approvals), wait });
+        shared.holding = Some(Holding::new(Arc::clone(&approvals), wait));
         let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
         let rig = Rig::sharing((shared, sink), config, |_| upstream.into(), |route| vec![route]);
         Self { behind, rig, approvals, clock }
@@ -91,7 +91,7 @@ impl Scene {
     }
 }
 
-async fn until<T>(approvals: &Approvals, found: impl Fn(&Approvals) -> Option<T>) -> T {
+pub(super) async fn until<T>(approvals: &Approvals, found: impl Fn(&Approvals) -> Option<T>) -> T {
     let mut changes = approvals.changes();
     soon("a change of the holds", async {
         loop {
@@ -106,7 +106,7 @@ async fn until<T>(approvals: &Approvals, found: impl Fn(&Approvals) -> Option<T>
     .await
 }
 
-fn ada() -> Approver {
+pub(super) fn ada() -> Approver {
     Approver { id: "ada".into(), groups: Vec::new() }
 }
 
@@ -283,14 +283,14 @@ async fn a_stop_ends_every_wait_with_an_answer() {
 }
 
 /// A client on a pipe.
-struct Pipe {
-    to: tokio::io::WriteHalf<tokio::io::DuplexStream>,
+pub(super) struct Pipe {
+    pub(super) to: tokio::io::WriteHalf<tokio::io::DuplexStream>,
     from: BufReader<tokio::io::ReadHalf<tokio::io::DuplexStream>>,
     reason: tokio::task::JoinHandle<ExitReason>,
 }
 
 impl Pipe {
-    fn start(shared: &Shared, upstream: StdioUpstream) -> Self {
+    pub(super) fn start(shared: &Shared, upstream: StdioUpstream) -> Self {
         let (client, edge) = tokio::io::duplex(64 << 10);
         let (input, output) = tokio::io::split(edge);
         let facts = Server { name: "flags".into(), ..Server::default() };
@@ -306,11 +306,11 @@ impl Pipe {
         Self { to, from: BufReader::new(from), reason }
     }
 
-    async fn send(&mut self, line: &str) {
+    pub(super) async fn send(&mut self, line: &str) {
         self.to.write_all(format!("{line}\n").as_bytes()).await.unwrap();
     }
 
-    async fn receive(&mut self) -> Value {
+    pub(super) async fn receive(&mut self) -> Value {
         let mut line = String::new();
         soon("a line", self.from.read_line(&mut line)).await.unwrap();
         serde_json::from_str(&line).unwrap()
@@ -336,7 +336,7 @@ async fn a_subscription_on_a_pipe_is_one_after_its_approval_too() {
     let (mut shared, _sink) = shared();
     let clock = shared.clock;
     let approvals = approvals(clock);
-    shared.holding = Some(Holding { approvals: Arc::clone(&approvals), wait: LONG });
+    shared.holding = Some(Holding::new(Arc::clone(&approvals), LONG));
     let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
     let mut pipe = Pipe::start(&shared, StdioUpstream::Http(Arc::new(upstream.into())));
     let meta = json!({
@@ -362,7 +362,7 @@ async fn calls_on_a_pipe_wait_without_holding_up_others() {
         let (mut shared, sink) = shared();
         let clock = shared.clock;
         let approvals = approvals(clock);
-        shared.holding = Some(Holding { approvals: Arc::clone(&approvals), wait: LONG });
+        shared.holding = Some(Holding::new(Arc::clone(&approvals), LONG));
         let mut pipe = Pipe::start(&shared, upstream);
         pipe.send(&call(1, "held")).await;
         let one = until(&approvals, |it| it.list(&[HoldState::Pending]).pop()).await;

@@ -134,14 +134,10 @@ pub(crate) fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Oblig
     }
     let meta = request.params.and_then(|params| params.get("_meta"));
     if name == "held" || meta.is_some_and(|meta| meta.get("test/held").is_some()) {
-        return Some(vec![Obligation::Hold(HoldRule {
-            code: "held".into(),
-            message: "a second pair of eyes".into(),
-            approvers: Vec::new(),
-            ttl: None,
-            quorum: 1,
-            scopes: Vec::new(),
-        })]);
+        return Some(vec![held("held")]);
+    }
+    if name == "held-twice" {
+        return Some(vec![held("one"), held("two")]);
     }
     if name == "stalls" {
         SLOW.wait();
@@ -160,6 +156,17 @@ pub(crate) fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Oblig
         }
     }
     (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)
+}
+
+fn held(code: &str) -> Obligation {
+    Obligation::Hold(HoldRule {
+        code: code.into(),
+        message: "a second pair of eyes".into(),
+        approvers: Vec::new(),
+        ttl: None,
+        quorum: 1,
+        scopes: Vec::new(),
+    })
 }
 
 /// Uses so much processor time.

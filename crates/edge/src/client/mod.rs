@@ -302,7 +302,8 @@ impl Client {
         hold: Box<Hold>,
     ) -> (Act, Option<SpentGrants>) {
         let (shared, session) = (&self.shared, &self.session);
-        let request = HeldRequest { shared, session, arrival, until: None };
+        let tell = |told: &Released| self.tell(told);
+        let request = HeldRequest { shared, session, arrival, until: None, tell: &tell };
         let (outcome, spent) = tokio::select! {
             settled = request.settle(hold) => settled,
             () = self.gone.cancelled() => (StepOutcome::Settled, None),
@@ -336,6 +337,17 @@ impl Client {
         let message = self.account().count(message);
         if self.out.send(message).await.is_err() {
             self.gone.cancel();
+        }
+    }
+
+    /// Sends a notification that the client can do without: none if the client does not read.
+    fn tell(&self, released: &Released) {
+        let message = match self.form {
+            MessageFraming::Lines => line_for_client(released.body(), || released.minified()),
+            MessageFraming::Events => Some(event(released.body())),
+        };
+        if let Some(message) = message {
+            drop(self.out.try_send(self.account().count(message)));
         }
     }
 

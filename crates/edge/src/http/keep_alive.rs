@@ -11,18 +11,22 @@
 //! the server's head says later is lost: the status (its JSON-RPC error is sent), challenges,
 //! `Retry-After`, `MCP-Protocol-Version`.
 //!
+//! A request that waits for approval may get progress in place of comments ([`EarlyHead::tell`]); the
+//! first notification sends the head.
+//!
 //! No timer is set for what is ready at once, and one timer for each request that has to wait.
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::http::header::ACCEPT;
 use ::http::{HeaderMap, Method, Request, Response};
-use bytes::Bytes;
+use bartizan_sync::lock;
+use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
@@ -30,6 +34,8 @@ use tokio::time::{Sleep, sleep};
 use super::connection_state::{ConnectionState, RequestGuard};
 use super::reply::{self, Events, PIECE_BYTES, ReplyBody, Unsaid};
 use crate::kept::FREE_BYTES;
+use crate::{ServerEvent, sse};
+use bartizan_gate::evidence::step::Released;
 
 /// The comment, which readers of event streams ignore (WHATWG HTML §9.2.6).
 pub(super) const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -78,6 +84,8 @@ impl Silence {
 pub(super) struct EarlyHead {
     allowed: AtomicBool,
     sent: AtomicBool,
+    /// The next notification, until the client takes it; a later one replaces it.
+    told: Mutex<Option<Bytes>>,
 }
 
 impl EarlyHead {
@@ -95,6 +103,28 @@ impl EarlyHead {
 
     fn is_allowed(&self) -> bool {
         self.allowed.load(Ordering::Relaxed)
+    }
+
+    /// Has a notification sent to the client before the answer. For the handling of the request alone,
+    /// whose caller looks for it.
+    pub(super) fn tell(&self, told: &Released) {
+        self.keep(told.body());
+    }
+
+    fn keep(&self, message: &Bytes) {
+        let data = message.clone();
+        let mut event = BytesMut::new();
+        sse::write(&ServerEvent { data, ..ServerEvent::default() }, &mut event);
+        *lock(&self.told) = Some(event.freeze());
+    }
+
+    fn take_told(&self) -> Option<Bytes> {
+        lock(&self.told).take()
+    }
+
+    /// Whether a notification waits and may be sent.
+    fn tells(&self) -> bool {
+        self.is_allowed() && lock(&self.told).is_some()
     }
 
     /// Whether it was sent, so that the response goes on as a part of its body.
@@ -145,10 +175,11 @@ impl Attended {
     }
 
     /// A response that begins with comments and goes on with that of `handling`.
-    fn begun(&self, handling: Handling) -> Response<ReplyBody> {
+    fn begun(&self, early: Arc<EarlyHead>, handling: Handling) -> Response<ReplyBody> {
+        early.sent.store(true, Ordering::Relaxed);
         let silence = Silence::new(self.silence.interval);
         let answer = LateAnswer::Awaited(handling);
-        let body = LateBody { answer, silence, first: true, busy: None };
+        let body = LateBody { answer, early, silence, first: true, busy: None };
         let response = reply::events(200, HeaderMap::with_capacity(3), body);
         let last = !self.peer.is_http2() && self.peer.takes_no_more();
         let response = if last { reply::last(response) } else { response };
@@ -166,11 +197,12 @@ impl Future for Attended {
             return Poll::Ready(response);
         }
         if let Some(early) = &this.early {
-            while this.silence.poll(cx).is_ready() {
-                if early.is_allowed() {
-                    early.sent.store(true, Ordering::Relaxed);
-                    return Poll::Ready(this.begun(handling));
-                }
+            let mut due = early.tells();
+            while !due && this.silence.poll(cx).is_ready() {
+                due = early.is_allowed();
+            }
+            if due {
+                return Poll::Ready(this.begun(Arc::clone(early), handling));
             }
         }
         this.handling = Some(handling);
@@ -210,6 +242,7 @@ impl LateAnswer {
 /// the client disconnected.
 struct LateBody {
     answer: LateAnswer,
+    early: Arc<EarlyHead>,
     silence: Silence,
     /// Nothing was written yet.
     first: bool,
@@ -231,10 +264,17 @@ impl Events for LateBody {
         if let LateAnswer::Awaited(handling) = &mut self.answer {
             match handling.as_mut().poll(cx) {
                 Poll::Ready(response) => self.answer = LateAnswer::of(response),
-                Poll::Pending if std::mem::take(&mut self.first) => {
-                    return Poll::Ready(Some(Bytes::from_static(COMMENT)));
+                Poll::Pending => {
+                    let first = std::mem::take(&mut self.first);
+                    if let Some(told) = self.early.take_told() {
+                        self.silence.broken();
+                        return Poll::Ready(Some(told));
+                    }
+                    if first {
+                        return Poll::Ready(Some(Bytes::from_static(COMMENT)));
+                    }
+                    return self.silence.poll_comment(cx).map(Some);
                 }
-                Poll::Pending => return self.silence.poll_comment(cx).map(Some),
             }
         }
         match &mut self.answer {
@@ -306,6 +346,21 @@ mod tests {
             let headers = accept.iter().map(|value| (ACCEPT, value.parse().unwrap()));
             assert_eq!(takes_events(&headers.collect()), takes, "{accept:?}");
         }
+    }
+
+    #[test]
+    fn a_notification_waits_for_leave_and_gives_way_to_the_next() {
+        let message = |id: u32| Bytes::from(format!("{{\"id\":{id}}}"));
+        let early = EarlyHead::default();
+        early.keep(&message(1));
+        assert!(!early.tells(), "the head may not be sent");
+        early.allow();
+        assert!(early.tells());
+        early.keep(&message(2));
+        let told = early.take_told().unwrap();
+        assert!(told.starts_with(b"data: {") && told.ends_with(b"}\n\n"), "{told:?}");
+        assert!(String::from_utf8_lossy(&told).contains("\"id\":2"), "{told:?}");
+        assert!(early.take_told().is_none() && !early.tells(), "the first is gone");
     }
 
     #[test]

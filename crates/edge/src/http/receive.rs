@@ -31,7 +31,7 @@ use crate::listed::listed;
 use crate::registry::mint;
 use crate::session::{GoneClient, SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
-use bartizan_gate::evidence::step::{Act, Dispatch, Permitted};
+use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Released};
 use bartizan_gate::memory::{Charge, MemoryBudget};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{Arrival, DoorRefusal, DutyScope, Session, UpstreamFailure};
@@ -331,8 +331,14 @@ impl Received {
         }
         let outcome = if let StepOutcome::Act(Act::Hold(hold)) = outcome {
             let (shared, session) = (&inner.shared, &*self.session);
-            let (arrival, until) = (&arrival, self.until);
-            let settled = HeldRequest { shared, session, arrival, until }.settle(hold).await;
+            let (arrival, until, early) = (&arrival, self.until, self.early.clone());
+            let tell = |told: &Released| {
+                if let Some(early) = &early {
+                    early.tell(told);
+                }
+            };
+            let request = HeldRequest { shared, session, arrival, until, tell: &tell };
+            let settled = request.settle(hold).await;
             self.spent = settled.1;
             settled.0
         } else {

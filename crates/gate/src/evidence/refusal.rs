@@ -13,7 +13,7 @@ use super::record::Finding;
 use super::step::{Content, IfUnrecorded, Released, Status};
 use crate::duty::decision::Origin;
 use crate::duty::limit::Wait;
-use crate::question::hold::HoldEnd;
+use crate::question::hold::{ELICITATION, HoldEnd};
 use crate::question::routing::HeaderMismatch;
 use crate::wire::document::{Unreadable, write_string};
 use crate::wire::frame::{Id, Malformed, write_id};
@@ -44,6 +44,10 @@ pub(crate) const KEPT_BYTES: &str = "limits.kept_bytes: no room for what this me
 /// What the record of a refusal says where a call would select beside calls that depend on it.
 const FACT_IN_USE: &str =
     "the call sets a session fact by which calls were judged that the server may still carry out";
+
+/// What the user of a client is asked where it can open the page of a held call.
+const ASKING: &str = "An approver must permit this call before it goes on, for instance on this page. \
+    To open it approves nothing. To decline ends the call.";
 
 /// The member of `_meta` in a tool result that says after how many ms the call may pass.
 const META_RETRY_AFTER: &str = "bartizan/retry_after_ms";
@@ -466,12 +470,14 @@ impl Refusal {
             Some(id) => write_id(&mut body, id),
             None => body.extend_from_slice(b"null"),
         }
-        if let Self::Approval(HoldEnd::Pending { state: Some(state), .. }) = self {
-            // MCP 2026-07-28, basic/patterns/mrtr: the client calls again with this state, without
-            // asking anybody.
-            body.extend_from_slice(
-                b",\"result\":{\"resultType\":\"input_required\",\"requestState\":",
-            );
+        if let Self::Approval(HoldEnd::Pending { state: Some(state), page, .. }) = self {
+            // MCP 2026-07-28, basic/patterns/mrtr: the client calls again with this state, after it
+            // has asked its user to open the page, if there is one.
+            body.extend_from_slice(b",\"result\":{\"resultType\":\"input_required\",");
+            if let Some(page) = page {
+                write_elicitation(&mut body, page);
+            }
+            body.extend_from_slice(b"\"requestState\":");
             write_string(&mut body, state);
             body.extend_from_slice(b"}}");
             return (body.into(), Content::Result, status);
@@ -497,6 +503,10 @@ impl Refusal {
             body.extend_from_slice(b",\"approval_id\":");
             write_string(&mut body, &hold.0);
         }
+        if let Some(page) = self.page() {
+            body.extend_from_slice(b",\"approval_url\":");
+            write_string(&mut body, page);
+        }
         if let Some(ms) = self.retry_after_ms() {
             body.extend_from_slice(format!(",\"retry_after_ms\":{ms}").as_bytes());
         }
@@ -521,8 +531,16 @@ impl Refusal {
         }
         body.extend_from_slice(b"\"content\":[{\"type\":\"text\",\"text\":");
         let text = self.readable_text(text);
-        write_string(body, &format!("{text}. decision_id: {}", to.decision_id));
+        let page = self.page().map(|page| format!(". Approvers answer at {page}"));
+        let page = page.unwrap_or_default();
+        write_string(body, &format!("{text}{page}. decision_id: {}", to.decision_id));
         body.extend_from_slice(b"}],\"isError\":true}}");
+    }
+
+    /// The page where the message is approved, if clients are told.
+    fn page(&self) -> Option<&str> {
+        let Self::Approval(HoldEnd::Pending { page, .. }) = self else { return None };
+        page.as_deref()
     }
 
     /// Writes the refusal as a message that may go to the client.
@@ -567,6 +585,20 @@ impl Refusal {
             },
         }
     }
+}
+
+/// Writes the member `inputRequests` that asks a client to open `page` (MCP 2026-07-28,
+/// client/elicitation, mode `url`), and a comma.
+fn write_elicitation(body: &mut Vec<u8>, page: &str) {
+    body.extend_from_slice(b"\"inputRequests\":{");
+    write_string(body, ELICITATION);
+    body.extend_from_slice(
+        b":{\"method\":\"elicitation/create\",\"params\":{\"mode\":\"url\",\"message\":",
+    );
+    write_string(body, ASKING);
+    body.extend_from_slice(b",\"url\":");
+    write_string(body, page);
+    body.extend_from_slice(b"}}},");
 }
 
 /// The text where a limit of the policy is reached.

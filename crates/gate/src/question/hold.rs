@@ -25,6 +25,10 @@ pub const TTL_DEFAULT: Duration = Duration::from_mins(15);
 /// The longest time that a rule may name for a hold or a grant: 30 days.
 pub const TTL_MAX: Duration = Duration::from_hours(30 * 24);
 
+/// The name under which a client of 2026-07-28 is asked to open the page of a hold, among the input
+/// requests of an answer.
+pub(crate) const ELICITATION: &str = "bartizan-approval";
+
 /// Members of `_meta` that the protocol itself defines for a request and that say nothing of what the
 /// call does (MCP 2026-07-28, basic, "_meta"): an approver does not see them, and a grant does not
 /// depend on them. Any other member is shown, whatever its prefix, because the server gets it.
@@ -169,6 +173,8 @@ pub enum HoldEnd {
         /// The `requestState` with which a client of revision 2026-07-28 calls again by itself; the
         /// gate sets it where the client can.
         state: Option<Box<str>>,
+        /// The address of a page where it is approved, if clients are told.
+        page: Option<Box<str>>,
     },
     /// A person refused it.
     Refused,

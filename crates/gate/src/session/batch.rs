@@ -135,7 +135,8 @@ impl Session {
         let step = if alone || frame.claimed_version().is_some() {
             self.refuse_batched(gate, &frame, id.as_ref(), &call, now)
         } else {
-            let call = CallName { call: &call, exchange, attempt: Attempt::First, approvals: &[] };
+            let (attempt, approvals, leg) = (Attempt::First, &[][..], None);
+            let call = CallName { call: &call, exchange, attempt, approvals, leg };
             self.client_message(gate, &frame, arrival, call, now)
         };
         DecidedMessage { reply_to: id.map_or(ReplyTo::Never, ReplyTo::Under), step }

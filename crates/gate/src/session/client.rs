@@ -39,8 +39,9 @@ use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::charges::CALL_BYTES;
 use super::expected::{Expected, reads_alike};
-use super::holds::{Asker, HeldCall, STATE};
+use super::holds::{Asker, HeldCall};
 use super::ids::alike;
+use super::legs::{Leg, Resumes};
 use super::owed::Unanswered;
 use super::question::{Lookups, Question, client_of, protocol_of};
 use super::redaction::redactions;
@@ -121,9 +122,9 @@ impl Session {
     ) -> Option<Step> {
         self.take_held(call)?;
         Some(match self.read_frame(gate, &arrival.raw, now) {
-            Ok(frame) => {
-                let attempt = Attempt::Held;
-                let call = CallName { call, exchange: call, attempt, approvals };
+            Ok((frame, leg)) => {
+                let (attempt, leg) = (Attempt::Held, leg.as_ref());
+                let call = CallName { call, exchange: call, attempt, approvals, leg };
                 self.client_message(gate, &Arc::new(frame), arrival, call, now)
             }
             // The same bytes were read before.
@@ -155,8 +156,9 @@ impl Session {
         let call = gate.next_call();
         let Arrival { raw, headers, .. } = arrival;
         match self.read_frame(gate, raw, now) {
-            Ok(frame) => {
-                let call = CallName { call: &call, exchange: &call, attempt, approvals: &[] };
+            Ok((frame, leg)) => {
+                let (call, leg) = (&call, leg.as_ref());
+                let call = CallName { call, exchange: call, attempt, approvals: &[], leg };
                 self.client_message(gate, &Arc::new(frame), arrival, call, now)
             }
             Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
@@ -172,7 +174,7 @@ impl Session {
         gate: &Gate,
         frame: &Arc<Frame>,
         Arrival { headers, traceparent, may_wait, .. }: &Arrival,
-        CallName { call, exchange, attempt, approvals }: CallName<'_>,
+        CallName { call, exchange, attempt, approvals, leg }: CallName<'_>,
         now: Now,
     ) -> Step {
         let protocol = protocol_of(self.protocol, frame, headers.as_ref());
@@ -278,7 +280,7 @@ impl Session {
                 let waits = *may_wait && id.is_some() && call == exchange;
                 if let Some(hold) = refused.hold.take().filter(|_| waits) {
                     let tool = matches!(question.resource, Resource::Tool { .. });
-                    return self.held(&message, &decision, (hold, &refused), tool);
+                    return self.held(&message, &decision, (hold, &refused), (tool, leg));
                 }
                 let verdict = denied_facts(&decision, &refused, true);
                 let refusal = self.hide_existence(gate, &question, refused.refusal, now);
@@ -452,16 +454,22 @@ impl Session {
         message: &ClientMessage<'_>,
         decision: &Decision,
         (hold, refused): (Box<Hold>, &ReasonedRefusal),
-        calls_tool: bool,
+        (calls_tool, leg): (bool, Option<&Leg>),
     ) -> Step {
         let Some(id) = message.id else {
             return self.refuse(message, &Refusal::ApprovalRequired, None);
         };
         let raw = message.frame.document().raw();
-        let state = message.frame.params().and_then(|params| params.get(STATE));
-        let state: Option<Box<str>> = state.and_then(Value::as_str).map(Into::into);
-        let state_bytes = state.as_deref().map_or(0, str::len);
-        let bytes = [CALL_BYTES, raw.len(), hold.shown.len(), message.facts.bytes(), state_bytes]
+        let protocol = message.facts.protocol;
+        let asks_back = message.row.is_some_and(|row| row.asks_back);
+        let resumes = if asks_back && protocol.era == Era::Modern {
+            let declared = Expected::of(message.frame, message.row, protocol).declared;
+            Resumes::of(message.frame, leg, declared)
+        } else {
+            None
+        };
+        let carried = resumes.as_ref().map_or(0, Resumes::bytes);
+        let bytes = [CALL_BYTES, raw.len(), hold.shown.len(), message.facts.bytes(), carried]
             .into_iter()
             .fold(sizes::id(id).saturating_mul(2), usize::saturating_add);
         let charge = match self.charge(message.gate, bytes) {
@@ -483,9 +491,7 @@ impl Session {
             digest: message.gate.digest(raw),
             bytes: raw.len(),
             calls_tool,
-            resumes: message.facts.protocol.era == Era::Modern
-                && message.row.is_some_and(|row| row.asks_back),
-            state,
+            resumes,
             _charge: charge,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());
@@ -843,6 +849,8 @@ pub(super) struct CallName<'a> {
     pub(super) attempt: Attempt,
     /// What was granted for the message.
     pub(super) approvals: &'a [Approval],
+    /// Set if the client calls again because the message was held before.
+    pub(super) leg: Option<&'a Leg>,
 }
 
 /// One request or notification of the client, with what its record and its answer need.

@@ -86,6 +86,11 @@ impl Declared {
         }
     }
 
+    /// Whether it opens URLs for its user (`elicitation.url`).
+    pub(super) fn opens_urls(self) -> bool {
+        self.elicitation_url
+    }
+
     /// Whether the client declared support for `method` with `params` (MCP 2026-07-28,
     /// basic/patterns/mrtr: a server must not send other requests).
     pub(super) fn allows(self, method: Option<&Method>, params: Option<Value<'_>>) -> bool {

@@ -3,34 +3,26 @@
 //! A held request is no call in flight: the server has not got it, so no message of the server can
 //! concern it. Its id and its progress token are taken all the same, and a cancellation ends it.
 
-use core::ops::Range;
+use core::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-
-use bytes::Bytes;
 
 use crate::duty::decision::{Decision, HoldRule, Origin, Reason};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Finding, Now, micros};
 use crate::evidence::refusal::{Addressee, Refusal};
-use crate::evidence::step::{Act, Step};
+use crate::evidence::step::{Act, Content, Released, Status, Step};
 use crate::evidence::text::{Code, Text};
 use crate::memory::Charge;
 use crate::question::access::Resource;
-use crate::question::hold::{self, Approval, HOLDS_MAX, Hold, HoldEnd, HoldKey};
-use crate::wire::document::{Value, write_string};
-use crate::wire::frame::{Frame, Id, Malformed, Sender};
+use crate::question::hold::{self, Approval, HOLDS_MAX, Hold, HoldEnd, HoldId, HoldKey};
+use crate::wire::document::write_string;
+use crate::wire::frame::{Frame, Id, write_id};
 
 use super::expected::reads_alike;
+use super::legs::Resumes;
 use super::protected::RefusalForm;
-use super::question::{Question, wall_time};
+use super::question::Question;
 use super::{CallFacts, Gate, Session, id_text};
-
-/// The member of `params` that carries what a server wants to have back.
-pub(super) const STATE: &str = "requestState";
-/// With what a state begins that is the gate's own.
-const STATE_PREFIX: &str = "bartizan-hold.";
-/// How long such a state is accepted, milliseconds: a client calls again at once.
-const STATE_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// A request that waits for approval.
 #[derive(Debug, Clone)]
@@ -46,10 +38,8 @@ pub(super) struct HeldCall {
     pub(super) bytes: usize,
     /// Whether it calls a tool, so that its client can be answered with a tool's result.
     pub(super) calls_tool: bool,
-    /// Whether its client calls again by itself when it is answered with a `requestState`.
-    pub(super) resumes: bool,
-    /// The `requestState` of the server that it carries.
-    pub(super) state: Option<Box<str>>,
+    /// The way in which its client calls again by itself, if it can.
+    pub(super) resumes: Option<Resumes>,
     /// The memory of all this, and of the request itself, which the edge keeps.
     pub(super) _charge: Charge,
 }
@@ -118,6 +108,19 @@ impl Asker<'_> {
 }
 
 impl Session {
+    /// Whether the client of a held request can be shown a page where it is approved: it has declared
+    /// that it opens URLs, and has not been asked before.
+    pub fn opens_pages(&self, call: &CallId) -> bool {
+        let held = self.held.iter().find(|held| held.facts.call == *call);
+        held.and_then(|held| held.resumes.as_ref()).is_some_and(|it| it.asks)
+    }
+
+    /// The hold of a held request whose client was asked to open its page, and would not.
+    pub fn declined(&self, call: &CallId) -> Option<&HoldId> {
+        let held = self.held.iter().find(|held| held.facts.call == *call)?;
+        held.resumes.as_ref()?.declined.as_ref()
+    }
+
     /// Ends a held request that does not pass. The act is `Deliver`. `None` if it no longer waits.
     pub fn hold_ended(
         &mut self,
@@ -127,76 +130,39 @@ impl Session {
         now: Now,
     ) -> Option<Step> {
         let held = self.take_held(call)?;
-        if let HoldEnd::Pending { hold, state, .. } = &mut end
-            && held.resumes
-        {
-            let until = wall_time(now).unix_ms.saturating_add(STATE_MS_MAX);
-            *state = Some(self.seal(gate, &hold.0, until, held.state.as_deref()));
+        if let HoldEnd::Pending { hold, state, page, .. } = &mut end {
+            *state = held.resumes.as_ref().map(|it| self.state_of(gate, hold, &it.carried, now));
+            // Where a state can be sent but no question, only the state is.
+            if held.resumes.as_ref().is_some_and(|it| !it.asks) {
+                *page = None;
+            }
         }
         Some(self.refuse_held(&held, &Refusal::Approval(end), now))
     }
 
-    /// Reads a frame of the client without the `requestState` that [`Session::hold_ended`] wrote,
-    /// which is for this gate alone; with the server's own instead, if the held request had one, so
-    /// that it is the same request again. Another state is the server's and passes.
+    /// Progress of a held request: the `count`th notification that it waits, if its client asked for
+    /// progress. It needs no record: the hold has one, and this says nothing else.
     ///
-    /// # Errors
-    ///
-    /// The frame is malformed, or it has a state with our prefix that was not written for this
-    /// principal and server, or is older than [`STATE_MS_MAX`].
-    pub(super) fn read_frame(
+    /// Progress must grow with each notification (MCP, basic/utilities/progress), also when the
+    /// server reports its own under the same token afterwards. Servers count from 0 or from 1, so
+    /// these values are below 0.
+    pub fn hold_progress(
         &self,
-        gate: &Gate,
-        raw: &Bytes,
-        now: Now,
-    ) -> Result<Frame, Malformed> {
-        let limits = &gate.config.frame;
-        let frame = Frame::read(raw.clone(), Sender::Client, limits)?;
-        let state = frame.params().and_then(|params| params.get(STATE)).and_then(Value::as_str);
-        let Some(state) = state.and_then(|state| state.strip_prefix(STATE_PREFIX)) else {
-            return Ok(frame);
-        };
-        let bad = Malformed::BadParams { member: STATE };
-        let mut parts = state.splitn(4, '.');
-        let (Some(hold), Some(until), Some(_), inner) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(bad);
-        };
-        let until: u64 = until.parse().map_err(|_| bad.clone())?;
-        let genuine = self.seal(gate, hold, until, inner);
-        // The seal authorizes nothing, so nobody gains by measuring this comparison.
-        if genuine.strip_prefix(STATE_PREFIX) != Some(state) || until < wall_time(now).unix_ms {
-            return Err(bad);
-        }
-        let edit = match inner {
-            None => (without(&frame).ok_or(bad)?, Vec::new()),
-            Some(inner) => {
-                let value = frame.params().and_then(|params| params.get(STATE)).ok_or(bad)?;
-                let mut text = Vec::new();
-                write_string(&mut text, inner);
-                (value.span(), text)
-            }
-        };
-        Frame::read(frame.document().splice(&[edit]), Sender::Client, limits)
-    }
-
-    /// A state for the client: the hold, until when the state is accepted (milliseconds since the
-    /// Unix epoch), a keyed digest that binds all to this principal and server, and the state of the
-    /// server that the held request had, if it had one.
-    fn seal(&self, gate: &Gate, hold: &str, until: u64, inner: Option<&str>) -> Box<str> {
-        let (principal, server) = (&*self.principal.id, self.server_name());
-        let lengths = (principal.len(), server.len(), inner.map(str::len));
-        let inside = inner.unwrap_or_default();
-        let sealed = format!("hold state\0{lengths:?}{principal}{server}{inside}{hold}.{until}");
-        let seal = gate.digest(sealed.as_bytes());
-        let seal = seal.rsplit(':').next().unwrap_or_default();
-        let mut state = format!("{STATE_PREFIX}{hold}.{until}.{seal}");
-        if let Some(inner) = inner {
-            state.push('.');
-            state.push_str(inner);
-        }
-        state.into()
+        call: &CallId,
+        hold: &HoldId,
+        count: NonZeroU32,
+    ) -> Option<Released> {
+        let request = self.held.iter().find(|it| it.facts.call == *call)?;
+        let mut body = Vec::with_capacity(192);
+        body.extend_from_slice(
+            b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":",
+        );
+        write_id(&mut body, request.token.as_ref()?);
+        let progress = -1.0 / f64::from(count.get());
+        body.extend_from_slice(format!(",\"progress\":{progress},\"message\":").as_bytes());
+        write_string(&mut body, &format!("Waiting for a person's approval, {hold}"));
+        body.extend_from_slice(b"}}");
+        Some(Released::issue_proof(body.into(), Content::Notification, None, Status::Ok, true))
     }
 
     /// Refuses a request that is no longer held.
@@ -266,23 +232,4 @@ impl Session {
         record.decision = Some(held.verdict.clone().denied(&[why]));
         record.with_finding(Finding::ApprovalRequested)
     }
-}
-
-/// The bytes of the member [`STATE`] of `params`, with the comma that separates it from a neighbour.
-fn without(frame: &Frame) -> Option<Range<usize>> {
-    let params = frame.params()?;
-    let mut before = None;
-    let mut members = params.members();
-    while let Some((name, value)) = members.next() {
-        if name.as_str() == Some(STATE) {
-            let next = members.next().map(|(name, _)| name.span().start);
-            return Some(match (before, next) {
-                (_, Some(next)) => name.span().start..next,
-                (Some(before), None) => before..value.span().end,
-                (None, None) => name.span().start..value.span().end,
-            });
-        }
-        before = Some(value.span().end);
-    }
-    None
 }

@@ -18,6 +18,7 @@ mod owed;
 mod question;
 mod redaction;
 mod charges;
+mod legs;
 mod holds;
 mod client;
 mod replies;

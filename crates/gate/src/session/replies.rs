@@ -19,12 +19,11 @@ use crate::wire::method::{Method, Offer};
 use crate::wire::protocol::Direction;
 
 use super::client::{ReasonedRefusal, denied_facts, enforce, observed_record};
+use super::legs::INPUT_RESPONSES;
 use super::question::Question;
 use super::redaction::{redacted, redacted_in, redactions};
 use super::{CallFacts, Gate, ServerRequest, Session, id_text};
 
-/// The member of a request that holds answers.
-const INPUT_RESPONSES: &str = "inputResponses";
 /// The answers that one request may carry.
 const INPUT_RESPONSES_MAX: usize = 64;
 

@@ -387,12 +387,12 @@ const FAILURES = {
 /** What a sign-in brought back, after the `#` of the address, where nobody else sees it. */
 function arrive() {
   const [what, value] = location.hash.slice(1).split("=");
-  if (!value) return;
+  if (!value || (what !== "signed-in" && what !== "failed")) return;
   history.replaceState(null, "", location.pathname);
   if (what === "signed-in") {
     session = value;
     enter("You are no longer signed in.");
-  } else if (what === "failed") {
+  } else {
     byId("refused").textContent = FAILURES[value] ?? FAILURES.refused;
   }
 }
