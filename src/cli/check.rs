@@ -112,7 +112,7 @@ fn summary(name: &str, config: &Config, proven: &str, lock: Option<&str>) -> Str
             line("listen", &listen.to_string());
             line("admin", &admin.to_string());
         }
-        Front::Stdio => line("listen", "standard input and output"),
+        Front::Stdio { .. } => line("listen", "standard input and output"),
     }
     line("state", &config.state.display().to_string());
     line(

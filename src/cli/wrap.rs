@@ -53,6 +53,14 @@ pub(super) struct WrapArgs {
     /// as the kernel can), `required` or `off`. Default: `on`.
     #[arg(long, value_name = "HOW", requires = "command", value_parser = confine)]
     confine: Option<Confine>,
+    /// A file, YAML, with what stands below `approvals` in a configuration: who may answer calls that
+    /// a rule holds. They answer at the address that `--admin` names.
+    #[arg(long, value_name = "FILE")]
+    approvals: Option<String>,
+    /// The address for approvers, where `--approvals` names any: an IP address and a port. Default:
+    /// `127.0.0.1:7071`.
+    #[arg(long, value_name = "ADDRESS", requires = "approvals")]
+    admin: Option<String>,
     /// The program to start, and its arguments.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -92,6 +100,8 @@ impl From<WrapArgs> for Wrap {
             principal: args.principal,
             observe: args.observe,
             confine: args.confine,
+            approvals: args.approvals,
+            admin: args.admin,
         }
     }
 }

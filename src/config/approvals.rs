@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::form::{self, Form, bytes, count, flag, list, one_or_more, secret, time, time_or_off};
 use super::limits::{COMMENT_INTERVALS, STEP_TIMES};
-use super::listeners::Front;
 use super::oauth::public_url;
 use super::problem::wrong;
 use super::section::{Section, section};
@@ -55,8 +54,8 @@ pub struct ApproverConfig {
 }
 
 impl ApprovalsConfig {
-    /// Reads the section; `front` is where clients come in, and absent where that is wrong.
-    pub(super) fn read(s: &mut Section<'_>, front: Option<Front>) -> Self {
+    /// Reads the section.
+    pub(super) fn read(s: &mut Section<'_>) -> Self {
         let wait = s
             .key(
                 "wait",
@@ -73,31 +72,7 @@ impl ApprovalsConfig {
                  first comes at once.",
             )
             .or(Some(Duration::from_secs(5)));
-        let public_url = s
-            .key(
-                "public_url",
-                public_url(),
-                "The URL under which approvers reach `admin`, for links to the page of a held call, \
-                 and for `oidc`, which needs it: https, or http on loopback.",
-            )
-            .optional("none")
-            .map(|url| url.trim_end_matches('/').to_owned());
-        let elicit = s
-            .key(
-                "elicit",
-                flag(),
-                "Whether an agent is told the page where its held call is approved, so that its \
-                 user can open it. Needs `public_url`.",
-            )
-            .or(false);
-        if elicit && !s.has("public_url") {
-            let what = "there is no address to tell";
-            s.problem(
-                "elicit",
-                what,
-                "write `public_url`, the URL under which approvers reach `admin`",
-            );
-        }
+        let (public_url, elicit) = page(s);
         let holds = s.key("holds", count(1..=100_000), "Held calls that wait at once.").or(500);
         let holds_principal = s
             .key(
@@ -107,8 +82,8 @@ impl ApprovalsConfig {
                  ones are refused.",
             )
             .or(20);
-        let approvers = approvers(s, front);
-        let oidc = oidc(s, front, &approvers);
+        let approvers = approvers(s);
+        let oidc = oidc(s, &approvers);
         Self {
             wait,
             progress,
@@ -135,12 +110,38 @@ impl ApprovalsConfig {
     }
 }
 
+/// Reads `public_url` and `elicit`: where the page for approvers is, and whether agents are told so.
+fn page(s: &mut Section<'_>) -> (Option<String>, bool) {
+    let public_url = s
+        .key(
+            "public_url",
+            public_url(),
+            "The URL under which approvers reach `admin`, for links to the page of a held call, \
+             and for `oidc`, which needs it: https, or http on loopback.",
+        )
+        .optional("none")
+        .map(|url| url.trim_end_matches('/').to_owned());
+    let elicit = s
+        .key(
+            "elicit",
+            flag(),
+            "Whether an agent is told the page where its held call is approved, so that its \
+             user can open it. Needs `public_url`.",
+        )
+        .or(false);
+    if elicit && !s.has("public_url") {
+        let what = "there is no address to tell";
+        s.problem(
+            "elicit",
+            what,
+            "write `public_url`, the URL under which approvers reach `admin`",
+        );
+    }
+    (public_url, elicit)
+}
+
 /// Reads `oidc`. Nobody with a token has an id that somebody who signs in may have.
-fn oidc(
-    s: &mut Section<'_>,
-    front: Option<Front>,
-    approvers: &[ApproverConfig],
-) -> Option<OidcConfig> {
+fn oidc(s: &mut Section<'_>, approvers: &[ApproverConfig]) -> Option<OidcConfig> {
     let oidc = s
         .key(
             "oidc",
@@ -152,10 +153,6 @@ fn oidc(
         let hint = "write the URL at which people reach `admin`, beside `oidc`: the issuer sends \
                     them back to it";
         s.problem("oidc", "`public_url` is missing", hint);
-    }
-    if front == Some(Front::Stdio) {
-        let what = "approvers sign in on `admin`, and there is no such listener here";
-        s.problem("oidc", what, "use `bartizan run`, which listens on `admin`");
     }
     let own = format!("{}:", oidc.name);
     let like = |approver: &ApproverConfig| {
@@ -169,7 +166,7 @@ fn oidc(
 }
 
 /// Reads `approvers`. Each has an id and a token of its own.
-fn approvers(s: &mut Section<'_>, front: Option<Front>) -> Vec<ApproverConfig> {
+fn approvers(s: &mut Section<'_>) -> Vec<ApproverConfig> {
     let approver = section(|s| Some((ApproverConfig::read(s)?, s.at("id"), s.at("token"))));
     let found = s
         .key(
@@ -184,10 +181,6 @@ fn approvers(s: &mut Section<'_>, front: Option<Front>) -> Vec<ApproverConfig> {
     if found.len() > APPROVERS_MAX {
         let what = format!("more than {APPROVERS_MAX} approvers");
         s.problem("approvers", what, "name those who answer");
-    }
-    if !found.is_empty() && front == Some(Front::Stdio) {
-        let what = "approvers answer on `admin`, and there is no such listener here";
-        s.problem("approvers", what, "use `bartizan run`, which listens on `admin`");
     }
     let mut ids = BTreeSet::new();
     for (number, (approver, id, token)) in found.iter().enumerate() {
@@ -265,33 +258,28 @@ mod tests {
 
     use super::super::context::Context;
     use super::super::surroundings::Surroundings;
-    use super::super::{Agents, Config};
+    use super::super::{Agents, Config, Front};
     use crate::yaml;
 
     #[test]
-    fn approvers_need_a_listener() {
+    fn approvers_have_a_listener_also_where_agents_have_none() {
         let token = "0123456789abcdef0123456789abcdef";
-        let text = format!(
-            "servers: {{s: {{command: x}}}}\napprovals: {{approvers: [{{id: a, token: {token}a}}]}}"
-        );
+        let approvers = format!("approvals: {{approvers: [{{id: a, token: {token}a}}]}}\n");
         let surroundings =
             Surroundings { env: &|_| None, read: &|_, _| Ok(Vec::new()), exists: &|_| true };
-        for (agents, problem) in [
-            (Agents::OverHttp, None),
-            (
-                Agents::OverStdio,
-                Some(
-                    "approvals.approvers (line 2): approvers answer on `admin`, and there is no \
-                     such listener here: use `bartizan run`, which listens on `admin`",
-                ),
-            ),
+        for (approvals, admin, expected) in [
+            ("", "", None),
+            ("", "admin: 127.0.0.1:9\n", None),
+            (&*approvers, "", Some("127.0.0.1:7071")),
+            (&*approvers, "admin: 127.0.0.1:7070\n", Some("127.0.0.1:7070")),
         ] {
+            let text = format!("servers: {{s: {{command: x}}}}\n{approvals}{admin}");
             let cx = Context::new(Path::new("/"), &surroundings);
             let tree = yaml::read(&text, &mut Vec::new()).unwrap();
-            let config = Config::meant(tree, agents, &cx);
-            assert!(config.is_some());
-            let problems = cx.into_problems().to_string();
-            assert_eq!(problems, problem.unwrap_or_default());
+            let config = Config::meant(tree, Agents::OverStdio, &cx).unwrap();
+            assert_eq!(cx.into_problems().to_string(), "");
+            let admin = expected.map(|admin| admin.parse().unwrap());
+            assert_eq!(config.front, Front::Stdio { admin }, "{text}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::Agents;
 use super::form::{Form, flag, text};
 use super::problem::wrong;
 use super::section::Section;
@@ -25,11 +26,15 @@ pub enum Front {
         admin: SocketAddr,
     },
     /// Over standard input and output, as `bartizan wrap` does; one server.
-    Stdio,
+    Stdio {
+        /// For approvers, where there is somebody who may answer; on the same terms.
+        admin: Option<SocketAddr>,
+    },
 }
 
 impl Front {
-    pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
+    /// Reads the addresses; `agents` says from where agents come.
+    pub(super) fn read(s: &mut Section<'_>, agents: Agents) -> Option<Self> {
         let listen = s
             .key(
                 "listen",
@@ -72,6 +77,9 @@ impl Front {
             }
         }
         let (listen, admin) = (listen?, admin?);
+        if agents == Agents::OverStdio {
+            return Some(Self::Stdio { admin: s.has("approvals").then_some(admin) });
+        }
         let same_ip = listen.ip() == admin.ip()
             || listen.ip().is_unspecified()
             || admin.ip().is_unspecified();

@@ -121,7 +121,7 @@ pub struct Config {
 enum Agents {
     /// They call `listen`.
     OverHttp,
-    /// There is one, at standard input and output; no listener is bound.
+    /// There is one, at standard input and output.
     OverStdio,
 }
 
@@ -183,7 +183,8 @@ impl Config {
     pub fn wrap_in(wrap: Wrap, surroundings: &Surroundings<'_>) -> Result<Self, Problems> {
         Self::noting_files(surroundings, |surroundings| {
             let cx = Context::new(Path::new(""), surroundings);
-            let tree = wrap.into_tree(surroundings, |location, what, hint| {
+            let approvals = wrap.approvals.as_deref().and_then(|path| approvals(path, &cx));
+            let tree = wrap.into_tree(surroundings, approvals, |location, what, hint| {
                 cx.problem(location, what, hint);
             });
             let config = Self::meant(tree, Agents::OverStdio, &cx);
@@ -215,11 +216,7 @@ impl Config {
 
     /// The keys of the whole file.
     fn keys(s: &mut Section<'_>, agents: Agents) -> Option<Self> {
-        let listeners = Front::read(s);
-        let front = match agents {
-            Agents::OverHttp => listeners,
-            Agents::OverStdio => Some(Front::Stdio),
-        };
+        let front = Front::read(s, agents);
         let state = s
             .key(
                 "state",
@@ -253,11 +250,7 @@ impl Config {
         let limits = s.key("limits", defaulted(Limits::read), "Bounds.").or_empty();
         let audit = s.key("audit", defaulted(AuditConfig::read), "The journal.").or_empty();
         let approvals = s
-            .key(
-                "approvals",
-                defaulted(|s| ApprovalsConfig::read(s, front)),
-                "Approval of calls by people.",
-            )
+            .key("approvals", defaulted(ApprovalsConfig::read), "Approval of calls by people.")
             .or_empty();
         let otlp = s
             .key("otlp", section(OtlpConfig::read), "Where spans go: OTLP over HTTP.")
@@ -314,6 +307,22 @@ fn tree(text: &str, cx: &Context<'_>) -> Option<yaml::Node> {
         cx.problem(&location, fault.what, fault.hint);
     }
     tree
+}
+
+/// The tree of the file that `wrap` is given for `approvals`.
+fn approvals(path: &str, cx: &Context<'_>) -> Option<yaml::Node> {
+    let location = Location::named("--approvals");
+    let wrong = |what: String| {
+        cx.problem(&location, what, "name a file that holds what stands below `approvals`");
+        None
+    };
+    match (cx.surroundings.read)(Path::new(path), FILE_BYTES_MAX.saturating_add(1)) {
+        Ok(bytes) => match std::str::from_utf8(&bytes) {
+            Ok(text) => tree(text, cx),
+            Err(_) => wrong("it is not UTF-8".to_owned()),
+        },
+        Err(error) => wrong(format!("it cannot be read: {error}")),
+    }
 }
 
 fn table() -> table::Table {

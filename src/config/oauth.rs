@@ -76,7 +76,7 @@ impl OAuthConfig {
         if !s.has("public_url") {
             let loopback = match front {
                 Some(Front::Http { listen, .. }) => listen.ip().to_canonical().is_loopback(),
-                Some(Front::Stdio) | None => true,
+                Some(Front::Stdio { .. }) | None => true,
             };
             // On loopback, whoever calls us by another name deceives nobody but itself.
             if !loopback || s.has("hosts") || terminates {

@@ -35,13 +35,19 @@ pub struct Wrap {
     pub observe: bool,
     /// Whether the program is confined; absent: as the key `confine`.
     pub confine: Option<Confine>,
+    /// A file with what stands below `approvals` in a configuration.
+    pub approvals: Option<String>,
+    /// The address at which approvers answer; absent: as the key `admin`.
+    pub admin: Option<String>,
 }
 
 impl Wrap {
-    /// The same as the tree of a file. Where no state directory can be found, `problem` is told.
+    /// The same as the tree of a file, with `approvals` as its part of that name. Where no state
+    /// directory can be found, `problem` is told.
     pub(super) fn into_tree(
         self,
         surroundings: &Surroundings<'_>,
+        approvals: Option<Node>,
         problem: impl FnOnce(&Location, &str, &str),
     ) -> Node {
         let name = self.server_name();
@@ -93,6 +99,8 @@ impl Wrap {
             ),
         ];
         root.extend(optional("state", state, "--state"));
+        root.extend(optional("admin", self.admin, "--admin"));
+        root.extend(approvals.map(|it| member("approvals", it)));
         let mode = self.observe.then(|| "observe".to_owned());
         root.extend(optional("mode", mode, "--observe"));
         let id = optional("id", self.principal, "--principal");

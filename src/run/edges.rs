@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
@@ -36,8 +37,14 @@ pub(super) struct Launching {
     pub(super) support: Support,
 }
 
-/// The bound sockets for agents and for operators; `None` on stdio.
-pub(super) type Sockets = Option<(TcpListener, TcpListener)>;
+/// The bound sockets.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    /// For agents; `None` on stdio.
+    agents: Option<TcpListener>,
+    /// For operators; on stdio only if there are approvers.
+    operators: Option<TcpListener>,
+}
 
 /// Connections that the system makes for us before we accept them; its own limit bounds it. The
 /// standard library asks for 128. A burst of more would make a probe, or an agent, that comes at that
@@ -50,8 +57,13 @@ const BACKLOG: i32 = 4096;
 ///
 /// An address cannot be bound.
 pub(super) fn bind(config: &Config) -> Result<Sockets, StartError> {
-    let Front::Http { listen, admin } = config.front else { return Ok(None) };
-    Ok(Some((socket("listen", listen)?, socket("admin", admin)?)))
+    let (listen, admin) = match config.front {
+        Front::Http { listen, admin } => (Some(listen), Some(admin)),
+        Front::Stdio { admin } => (None, admin),
+    };
+    let agents = listen.map(|address| socket("listen", address)).transpose()?;
+    let operators = admin.map(|address| socket("admin", address)).transpose()?;
+    Ok(Sockets { agents, operators })
 }
 
 fn socket(key: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -122,15 +134,27 @@ pub(super) fn serve(
 ) -> Result<Serving, StartError> {
     let Edges { sockets, launching, answering } = edges;
     let principal = Arc::new(config.principal.clone());
-    let Some((agents, operators)) = sockets else {
+    let operators = sockets.operators.map(|tcp| operators(tcp, answering, shared, readiness));
+    let operators = operators.transpose()?;
+    // Not tracked in `shared.tasks`: the listeners wait until that tracker is empty, so they would
+    // wait for themselves.
+    let serving = tokio_util::task::TaskTracker::new();
+    let Some(agents) = sockets.agents else {
         let first = servers.into_iter().next().zip(config.servers.first());
         let Some((server, described)) = first else {
             return Err(StartError::new("servers", "the configuration names no server"));
         };
         let upstream = stdio_upstream(config, described, launching, shared, &server)?;
-        let serving =
-            serve_stdio(shared.clone(), server, principal, upstream, stdio_limits(config));
-        return Ok(Serving::Stdio(Box::pin(serving)));
+        let client = serve_stdio(shared.clone(), server, principal, upstream, stdio_limits(config));
+        if let Some((admin, probes)) = operators {
+            readiness.ready(Component::Listener);
+            tracing::info!(%admin, "serving approvers");
+            drop(serving.spawn(probes));
+        }
+        return Ok(Serving::Stdio(Box::pin(client)));
+    };
+    let Some((admin, probes)) = operators else {
+        return Err(StartError::new("admin", "operators have no listener"));
     };
     let mut routes = Vec::new();
     for (server, described) in servers.into_iter().zip(&config.servers) {
@@ -149,27 +173,31 @@ pub(super) fn serve(
     let listener =
         Listener::new(agents, routes, http_config(config), shared.clone()).map_err(listening)?;
     let address = listener.local_addr().map_err(listening)?;
-    let mut admin_listener = AdminListener::new(
-        operators,
-        readiness.clone(),
-        shared.tasks.clone(),
-        shared.closing.clone(),
-    );
-    if let Some(answering) = answering {
-        admin_listener = admin_listener.with_approvals(answering);
-    }
-    let admin = admin_listener.local_addr().map_err(listening)?;
-    let probes =
-        admin_listener.start().map_err(|error| StartError::new("admin", error.to_string()))?;
     readiness.ready(Component::Listener);
     tracing::info!(%address, %admin, servers = config.servers.len(), "serving");
-    // Not tracked in `shared.tasks`: the listeners wait until that tracker is empty, so they would
-    // wait for themselves.
-    let serving = tokio_util::task::TaskTracker::new();
     let done = serving.spawn(async move {
         tokio::join!(listener.serve(), probes);
     });
     Ok(Serving::Http { address, admin, done })
+}
+
+/// What approvers and probes reach: its address, and the future that serves them.
+type Operators = (SocketAddr, Pin<Box<dyn Future<Output = ()> + Send>>);
+
+fn operators(
+    tcp: TcpListener,
+    answering: Option<ApprovalsApi>,
+    shared: &Shared,
+    readiness: &Readiness,
+) -> Result<Operators, StartError> {
+    let failed = |error: std::io::Error| StartError::new("admin", error.to_string());
+    let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
+    let mut listener = AdminListener::new(tcp, readiness.clone(), tasks, closing);
+    if let Some(answering) = answering {
+        listener = listener.with_approvals(answering);
+    }
+    let admin = listener.local_addr().map_err(failed)?;
+    Ok((admin, Box::pin(listener.start().map_err(failed)?)))
 }
 
 /// The OAuth settings of `server`, if it has any.

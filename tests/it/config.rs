@@ -591,7 +591,7 @@ fn wrap_means_the_same_as_a_file() {
         ..Wrap::default()
     })
     .unwrap();
-    assert_eq!(config.front, Front::Stdio);
+    assert_eq!(config.front, Front::Stdio { admin: None });
     assert_eq!(config.mode, Mode::Observe);
     assert_eq!(config.state, Path::new("/home/me/.local/state/bartizan/flagsmith"));
     assert_eq!(&*config.principal.id, "me");

@@ -15,3 +15,4 @@ mod panics;
 mod remote;
 mod support;
 mod wrap;
+mod approved;
