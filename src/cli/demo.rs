@@ -14,12 +14,16 @@ use bartizan_demo::{DemoError, Vendor};
 
 /// Show the firewall at work: a service, an agent, every decision, the audit journal
 ///
-/// Everything runs on loopback and ends by itself. Exit code 1 if something did not go as expected.
+/// Everything runs on loopback. One call waits for your approval, which you give from another
+/// terminal, and the rest goes by itself; with --auto, all of it. Exit code 1 if something did not go as expected.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
     /// Keep serving until Ctrl-C, for other clients.
     #[arg(long)]
     stay: bool,
+    /// Grant the call that waits for a person's approval, as a person would from another terminal.
+    #[arg(long)]
+    auto: bool,
     /// Keep the journal in this empty directory; by default it is deleted when the demo ends.
     #[arg(long, value_name = "DIRECTORY")]
     state: Option<PathBuf>,
@@ -28,7 +32,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "VENDOR", default_value = "flag-service", value_parser = vendor)]
     vendor: Vendor,
     /// Run only the service, without a firewall, and print its address.
-    #[arg(long, conflicts_with_all = ["stay", "state"])]
+    #[arg(long, conflicts_with_all = ["stay", "auto", "state"])]
     server_only: bool,
     /// The loopback port of the service; 0 means any free port.
     #[arg(long, default_value_t = 0, requires = "server_only")]
@@ -65,8 +69,12 @@ async fn run_demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<Exit,
         None => private_directory()
             .map_err(|error| Failure::failed("demo: state", error.to_string()))?,
     };
-    let options =
-        bartizan_demo::DemoOptions { state: state.clone(), stay: args.stay, vendor: args.vendor };
+    let options = bartizan_demo::DemoOptions {
+        state: state.clone(),
+        auto: args.auto,
+        stay: args.stay,
+        vendor: args.vendor,
+    };
     let summary =
         bartizan_demo::run(&options, |setting| crate::demo::start(setting, prover), out).await;
     if args.state.is_none() {

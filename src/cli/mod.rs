@@ -43,7 +43,7 @@ pub use failure::{Exit, Failure};
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 done, 1 failed, 64 bad arguments or configuration.\n\
-                  Try `bartizan demo` first: it needs nothing else."
+                  Try `bartizan demo --auto` first: it needs nothing else."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -42,6 +42,8 @@ const BASELINE_TESTS: &[File] = files![
     "baseline/tools_test.rego",
 ];
 
+const REVIEW_ROLLOUTS: &[File] = files!["examples/review-rollouts/review_rollouts.rego"];
+
 /// The packs: name and JSON text for [`Pack::read`](bartizan_gate::question::pack::Pack::read),
 /// sorted by name.
 pub const PACKS: &[File] = packs![
@@ -88,6 +90,11 @@ pub fn baseline() -> Vec<Module> {
 /// The tests of [`baseline`].
 pub fn baseline_tests() -> Vec<Module> {
     modules(BASELINE_TESTS)
+}
+
+/// An example to load beside [`baseline`]: it holds rollouts for a person's approval.
+pub fn review_rollouts() -> Vec<Module> {
+    modules(REVIEW_ROLLOUTS)
 }
 
 fn modules(files: &[File]) -> Vec<Module> {

@@ -6,6 +6,8 @@
 )]
 
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Stdio;
 
 use bartizan::policy::embedded;
 use bartizan_demo::{
@@ -13,8 +15,9 @@ use bartizan_demo::{
 };
 use bartizan_gate::question::pack::Pack;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 async fn served() -> (FlagService, u16, CancellationToken) {
@@ -124,12 +127,17 @@ async fn the_flag_service_refuses_what_a_browser_could_send() {
 #[tokio::test]
 async fn the_demo_fails_when_nothing_stands_in_front() {
     let state = tempfile::tempdir().unwrap();
-    let options =
-        DemoOptions { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
+    let options = DemoOptions {
+        state: state.path().to_owned(),
+        auto: true,
+        stay: false,
+        vendor: Vendor::FlagService,
+    };
     let mut shown = Vec::new();
     let start = async |setting: bartizan_demo::Setting| {
         Ok(Firewall {
             url: setting.upstream,
+            approver: None,
             journal: setting.state,
             stop: Box::pin(std::future::ready(())),
         })
@@ -149,13 +157,22 @@ async fn the_demo_fails_when_nothing_stands_in_front() {
 #[tokio::test]
 async fn the_demo_fails_when_nothing_answers() {
     let state = tempfile::tempdir().unwrap();
-    let options =
-        DemoOptions { state: state.path().to_owned(), stay: false, vendor: Vendor::FlagService };
+    let options = DemoOptions {
+        state: state.path().to_owned(),
+        auto: true,
+        stay: false,
+        vendor: Vendor::FlagService,
+    };
     let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}{PATH}", closed.local_addr().unwrap());
     drop(closed);
     let start = async |setting: bartizan_demo::Setting| {
-        Ok(Firewall { url, journal: setting.state, stop: Box::pin(std::future::ready(())) })
+        Ok(Firewall {
+            url,
+            approver: None,
+            journal: setting.state,
+            stop: Box::pin(std::future::ready(())),
+        })
     };
     let summary = bartizan_demo::run(&options, start, &mut Vec::new()).await.unwrap();
     assert_eq!((summary.faults, summary.reached), (summary.attempts, 0));
@@ -167,7 +184,8 @@ async fn the_demo_fails_when_nothing_answers() {
 async fn the_demo_succeeds_in_the_place_of_every_vendor() {
     for vendor in Vendor::ALL.into_iter().filter(|it| *it != Vendor::FlagService) {
         let state = tempfile::tempdir().unwrap();
-        let options = DemoOptions { state: state.path().join("state"), stay: false, vendor };
+        let options =
+            DemoOptions { state: state.path().join("state"), auto: true, stay: false, vendor };
         let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
         let mut shown = Vec::new();
         let start = |setting| bartizan::demo::start(setting, prover);
@@ -217,8 +235,12 @@ async fn stand_ins_are_what_their_packs_say() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_succeeds_in_front_of_the_real_firewall() {
     let state = tempfile::tempdir().unwrap();
-    let options =
-        DemoOptions { state: state.path().join("state"), stay: false, vendor: Vendor::FlagService };
+    let options = DemoOptions {
+        state: state.path().join("state"),
+        auto: true,
+        stay: false,
+        vendor: Vendor::FlagService,
+    };
     let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
     let mut shown = Vec::new();
     let start = |setting| bartizan::demo::start(setting, prover);
@@ -232,4 +254,63 @@ async fn the_demo_succeeds_in_front_of_the_real_firewall() {
     for code in ["pinned-writes", "wrong-environment", "destructive", "exec", "approval-control"] {
         assert!(shown.contains(code), "{code}: {shown}");
     }
+}
+
+/// What a person sees and types: the command that the demo prints, and the call that it leaves held.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_grants_the_held_calls_of_the_demo() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let program = env!("CARGO_BIN_EXE_bartizan");
+    let mut demo = Command::new(program)
+        .args(["demo", "--stay", "--state"])
+        .arg(&state)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut shown = String::new();
+    let mut admin = String::new();
+    let mut answered = 0;
+    loop {
+        let line = lines.next_line().await.unwrap().unwrap_or_else(|| panic!("{shown}"));
+        shown.push_str(&line);
+        shown.push('\n');
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let ["bartizan", "approvals", "grant", id, "--reason", .., "--admin", url, _, _] = *words
+        {
+            admin = url.to_owned();
+            answer(&state, &admin, &["grant", id, "--reason", "looked at it"]).await;
+            answered += 1;
+        } else if line.contains(&format!("{admin}/console")) && !admin.is_empty() {
+            let listed = answer(&state, &admin, &["list", "--json"]).await;
+            let listed: Value = serde_json::from_str(&listed).unwrap();
+            let id = listed["approvals"][0]["id"].as_str().unwrap();
+            answer(&state, &admin, &["grant", id, "--reason", "looked at it"]).await;
+            answered += 1;
+        } else if line.contains("The call that waited has passed.") {
+            break;
+        }
+    }
+    assert_eq!(answered, 2, "{shown}");
+    assert!(shown.contains("all as expected"), "{shown}");
+    assert!(shown.contains("serve it to 90 % of staging                   passed"), "{shown}");
+    assert!(shown.contains("one byte changed: 91 %          REFUSED"), "{shown}");
+    let token = std::fs::read_to_string(state.join("approver.token")).unwrap();
+    assert!(!shown.contains(&token), "{shown}");
+}
+
+/// `bartizan approvals`, as the demo prints it.
+async fn answer(state: &Path, admin: &str, words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .arg("approvals")
+        .args(words)
+        .args(["--admin", admin, "--token-file"])
+        .arg(state.join("approver.token"))
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }

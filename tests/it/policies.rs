@@ -60,6 +60,7 @@ fn every_policy_compiles_and_its_tests_pass() {
         vec![policies.join("baseline")],
         vec![policies.join("examples/open")],
         vec![policies.join("baseline"), policies.join("examples/read-only")],
+        vec![policies.join("baseline"), policies.join("examples/review-rollouts")],
         // As `opa test policies/` loads them.
         vec![policies.clone()],
     ];

@@ -46,6 +46,23 @@ impl AttemptKind {
     }
 }
 
+/// A person's answer to a held call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Grant,
+    Refuse,
+}
+
+impl Answer {
+    /// As `bartizan approvals` calls it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// The expected result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
@@ -53,6 +70,8 @@ pub(super) enum Expected {
     Passed,
     /// It is refused for one of these origins and does not reach the server.
     Refused(&'static [Origin]),
+    /// It is held, a person answers so, and it passes only if the answer was a grant.
+    Held(Answer),
     /// Some calls pass, then one is refused for this origin.
     Throttled(Origin),
 }
@@ -61,7 +80,7 @@ impl Expected {
     /// The origins of the expected refusal; empty if none is expected.
     pub(super) fn grounds(&self) -> &[Origin] {
         match self {
-            Self::Passed => &[],
+            Self::Passed | Self::Held(_) => &[],
             Self::Refused(grounds) => grounds,
             Self::Throttled(ground) => std::slice::from_ref(ground),
         }
@@ -278,7 +297,31 @@ fn legacy() -> Vec<Attempt> {
             Expected::Passed,
         ),
         call("serve it to all of production", "set_rollout", rollout("production", 100), refused),
+        call(
+            "serve it to 90 % of staging",
+            "set_rollout",
+            rollout("staging", 90),
+            Expected::Held(Answer::Grant),
+        ),
+        call(
+            "the same with one byte changed: 91 %",
+            "set_rollout",
+            rollout("staging", 91),
+            Expected::Held(Answer::Refuse),
+        ),
     ]
+}
+
+/// What the agent does while the demo stays: one call that is held.
+pub(super) fn left_held() -> [Attempt; 2] {
+    let arguments = json!({"key": FLAG, "environment": "staging", "percentage": 100});
+    let call = Attempt {
+        era: AttemptKind::Legacy,
+        what: "serve it to all of staging",
+        action: AgentAction::Call("set_rollout", arguments),
+        expected: Expected::Held(Answer::Grant),
+    };
+    [connect(AttemptKind::Legacy, "initialize, then list the tools"), call]
 }
 
 fn raw() -> Vec<Attempt> {

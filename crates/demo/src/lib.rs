@@ -8,6 +8,7 @@
 //! something else in its place.
 
 mod agent;
+mod approver;
 mod flags;
 mod journal;
 mod server;
@@ -16,20 +17,24 @@ mod show;
 mod vendor;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::agent::{Agent, Attempt, Expected, Seen};
+use self::agent::{Agent, Answer, Attempt, Expected, Seen};
 use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::verify::{self, Extent, verify};
+use bartizan_gate::evidence::record::Event;
 use bartizan_peer::client::HttpClient;
 
+pub use self::approver::Approver;
 pub use self::server::{FlagService, PATH, ReceivedRequest, serve_flag_service, serve_vendor};
 pub use self::vendor::Vendor;
 
@@ -50,6 +55,8 @@ pub struct Setting {
 pub struct Firewall {
     /// Where agents reach the service through it.
     pub url: String,
+    /// How a person answers calls that it holds; `None` if it holds none.
+    pub approver: Option<Approver>,
     /// The directory of its journal.
     pub journal: PathBuf,
     /// Stops it; ready when the journal is closed. Does nothing until it is awaited.
@@ -67,6 +74,8 @@ impl fmt::Debug for Firewall {
 pub struct DemoOptions {
     /// An empty directory for the firewall's state.
     pub state: PathBuf,
+    /// Whether the demo itself grants the call that waits for a person.
+    pub auto: bool,
     /// Whether to go on serving until Ctrl-C.
     pub stay: bool,
     /// The vendor whose server is protected.
@@ -80,6 +89,8 @@ pub enum DemoError {
     Io(&'static str, io::Error),
     /// The firewall did not start.
     Firewall(String),
+    /// A command of `bartizan approvals` failed; the text is what it said.
+    Approvals(String),
     /// The journal could not be read back.
     Journal(String),
 }
@@ -89,6 +100,7 @@ impl fmt::Display for DemoError {
         match self {
             Self::Io(doing, error) => write!(f, "{doing}: {error}"),
             Self::Firewall(text) => write!(f, "the firewall did not start: {text}"),
+            Self::Approvals(text) => write!(f, "bartizan approvals: {text}"),
             Self::Journal(text) => write!(f, "the journal cannot be read back: {text}"),
         }
     }
@@ -143,6 +155,7 @@ impl AttemptReport {
     fn reached_text(&self) -> String {
         match self.reached {
             0 => "no".to_owned(),
+            1 if self.verdict == REFUSED => "1 message, then none".to_owned(),
             1 => "yes".to_owned(),
             more if self.verdict == REFUSED => format!("{more} messages, then none"),
             more => format!("yes, {more} messages"),
@@ -171,8 +184,17 @@ where
         environment: "staging",
         state: options.state.clone(),
     };
-    let Firewall { url, journal, stop } = start(setting).await.map_err(DemoError::Firewall)?;
-    let stage = Stage { vendor: options.vendor, service, url, journal, http: HttpClient::new() };
+    let Firewall { url, approver, journal, stop } =
+        start(setting).await.map_err(DemoError::Firewall)?;
+    let stage = Stage {
+        vendor: options.vendor,
+        service,
+        url,
+        approver,
+        auto: options.auto,
+        journal,
+        http: HttpClient::new(),
+    };
     let production = stage.service.snapshot("production");
     let report = stage.play(out).await?;
     let mut stop = Some(stop);
@@ -184,7 +206,10 @@ where
     let summary = stage.sum_up(&report, &production, out)?;
     if let Some(stop) = stop {
         show::invitation(out, &stage.url, &stage.journal).map_err(doing("writing"))?;
-        tokio::signal::ctrl_c().await.map_err(doing("waiting for Ctrl-C"))?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed.map_err(doing("waiting for Ctrl-C"))?,
+            failed = stage.leave_one_held(out) => return Err(failed),
+        }
         stop.await;
     }
     closing.cancel();
@@ -224,6 +249,8 @@ struct Stage {
     vendor: Vendor,
     service: FlagService,
     url: String,
+    approver: Option<Approver>,
+    auto: bool,
     journal: PathBuf,
     http: HttpClient,
 }
@@ -235,7 +262,7 @@ impl Stage {
         let mut agent = Agent::new(&self.url, self.http.clone());
         let mut report = Vec::new();
         for attempt in self.vendor.script() {
-            let one = self.attempt(&mut agent, &attempt).await?;
+            let one = self.attempt(&mut agent, &attempt, out).await?;
             report.push(one.clone());
             show::attempt(out, report.len(), &one).map_err(doing("writing"))?;
         }
@@ -270,18 +297,78 @@ impl Stage {
         &self,
         agent: &mut Agent,
         attempt: &Attempt,
+        out: &mut (dyn Write + Send),
     ) -> Result<AttemptReport, DemoError> {
         let reached_before = self.service.received_count();
         let next = self.records(1)?.last().map_or(1, |entry| entry.seq.saturating_add(1));
-        let seen = agent.attempt(attempt).await;
+        let seen = match (attempt.expected, &self.approver) {
+            (Expected::Held(answer), Some(approver)) => {
+                let mut call = pin!(agent.attempt(attempt));
+                tokio::select! {
+                    seen = &mut call => seen, // nothing held it
+                    asked = self.ask(approver, answer, out) => {
+                        asked?;
+                        call.await
+                    }
+                }
+            }
+            _ => agent.attempt(attempt).await,
+        };
         let reached = self.service.received_count().saturating_sub(reached_before);
-        Ok(evaluate(attempt, &seen, reached, &self.records(next)?))
+        Ok(evaluate(attempt, &seen, reached, &self.records(next)?, self.auto))
+    }
+
+    /// Waits until a call is held. Then answers it, or says how a person does.
+    async fn ask(
+        &self,
+        approver: &Approver,
+        answer: Answer,
+        out: &mut (dyn Write + Send),
+    ) -> Result<(), DemoError> {
+        let id = approver.held().await?;
+        let command = approver.typed(&id, answer);
+        if self.auto || answer == Answer::Refuse {
+            show::answered(out, &command).map_err(doing("writing"))?;
+            return approver.answer(&id, answer).await;
+        }
+        show::asked(out, &command).map_err(doing("writing"))
+    }
+
+    /// Makes a call that is held, so that there is something to answer, and says what became of it.
+    /// Then waits for ever; returns only if something fails.
+    async fn leave_one_held(&self, out: &mut (dyn Write + Send)) -> DemoError {
+        let Some(approver) = &self.approver else {
+            return pending().await;
+        };
+        let mut agent = Agent::new(&self.url, self.http.clone());
+        let [connect, call] = agent::left_held();
+        agent.attempt(&connect).await;
+        loop {
+            let mut calling = pin!(agent.attempt(&call));
+            tokio::select! {
+                // The flood has used up the rate limit.
+                _ = &mut calling => sleep(REPEAT).await,
+                held = approver.held() => {
+                    if let Err(error) = held {
+                        return error;
+                    }
+                    let told = show::console(out, &approver.admin, &approver.token_file);
+                    let Err(error) = told.and(show::became(out, &calling.await)) else {
+                        return pending().await;
+                    };
+                    return DemoError::Io("writing", error);
+                }
+            }
+        }
     }
 
     fn records(&self, from_seq: u64) -> Result<Vec<JournalRecord>, DemoError> {
         journal::read(&self.journal, from_seq)
     }
 }
+
+/// How long after a refusal the call that is left waiting is made again.
+const REPEAT: Duration = Duration::from_secs(5);
 
 const PASSED: &str = "passed";
 const REFUSED: &str = "REFUSED";
@@ -293,6 +380,7 @@ fn evaluate(
     seen: &Seen,
     reached: usize,
     records: &[JournalRecord],
+    auto: bool,
 ) -> AttemptReport {
     let decision = match seen {
         Seen::Refusal { decision, .. } => decision.as_deref(),
@@ -301,11 +389,19 @@ fn evaluate(
     let (method, tool) = attempt.target();
     let record = journal::decided(records, decision, method, tool);
     let blamed = |grounds| record.is_some_and(|record| journal::is_on(record, grounds));
+    let held = record.is_some_and(|record| record.event == Event::Hold.as_str());
     let fault = match (seen, attempt.expected) {
         (Seen::Failure(text), _) => Some(text.clone()),
         (_, _) if record.is_none() => Some("the journal has no record of it".to_owned()),
         (Seen::Answer(_), Expected::Passed) if reached > 0 => None,
         (Seen::Refusal { .. }, Expected::Refused(grounds)) if reached == 0 && blamed(grounds) => {
+            None
+        }
+        (Seen::Answer(_), Expected::Held(Answer::Grant)) if held && reached > 0 => None,
+        // A person may refuse it, or not answer.
+        (Seen::Refusal { .. }, Expected::Held(answer))
+            if held && reached == 0 && (answer == Answer::Refuse || !auto) =>
+        {
             None
         }
         (Seen::Refusal { passed, .. }, Expected::Throttled(ground))
@@ -343,13 +439,14 @@ mod tests {
     use bartizan_audit::entry::{DecisionRecord, ReasonRecord, TargetRecord};
     use bartizan_gate::duty::decision::Origin;
 
-    fn record(origin: &str) -> JournalRecord {
+    fn record(event: Event, origin: &str) -> JournalRecord {
         let reason = ReasonRecord {
             code: "some-rule".to_owned(),
             origin: origin.to_owned(),
             ..ReasonRecord::default()
         };
         JournalRecord {
+            event: event.as_str().to_owned(),
             call: Some("c1".to_owned()),
             method: Some("tools/call".to_owned()),
             target: Some(TargetRecord { tool: Some("x".to_owned()), ..TargetRecord::default() }),
@@ -390,11 +487,40 @@ mod tests {
                 action: AgentAction::Call("x", json!({})),
                 expected,
             };
-            let report = evaluate(&attempt, seen, reached, &[record(origin)]);
+            let report = evaluate(&attempt, seen, reached, &[record(Event::Denial, origin)], true);
             assert_eq!(report.fault.is_none(), right, "{expected:?} {seen:?} {reached} {origin}");
             assert_eq!(report.rule, "some-rule");
-            let report = evaluate(&attempt, seen, reached, &[]);
+            let report = evaluate(&attempt, seen, reached, &[], true);
             assert!(report.fault.is_some(), "without a record nothing is as it should be");
+        }
+    }
+
+    #[test]
+    fn a_held_call_passes_by_a_grant_alone() {
+        let answer = Seen::Answer("a result".to_owned());
+        let (grant, refuse) = (Answer::Grant, Answer::Refuse);
+        for (expected, auto, seen, reached, event, right) in [
+            (grant, true, &answer, 1, Event::Hold, true),
+            (grant, true, &answer, 1, Event::Intent, false), // nothing held it
+            (grant, true, &answer, 0, Event::Hold, false),
+            (grant, true, &refusal(0), 0, Event::Hold, false),
+            (grant, false, &answer, 1, Event::Hold, true),
+            (grant, false, &refusal(0), 0, Event::Hold, true), // a person did not grant it
+            (grant, false, &refusal(0), 1, Event::Hold, false),
+            (grant, false, &refusal(0), 0, Event::Denial, false),
+            (refuse, true, &refusal(0), 0, Event::Hold, true),
+            (refuse, true, &refusal(0), 0, Event::Denial, false),
+            (refuse, false, &answer, 1, Event::Hold, false),
+            (refuse, true, &refusal(0), 1, Event::Hold, false),
+        ] {
+            let attempt = Attempt {
+                era: AttemptKind::Legacy,
+                what: "try",
+                action: AgentAction::Call("x", json!({})),
+                expected: Expected::Held(expected),
+            };
+            let report = evaluate(&attempt, seen, reached, &[record(event, "rule")], auto);
+            assert_eq!(report.fault.is_none(), right, "{expected:?} {auto} {seen:?} {event:?}");
         }
     }
 

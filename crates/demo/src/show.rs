@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::agent::Seen;
 use super::{AttemptReport, DemoSummary};
 use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::inert;
@@ -53,6 +54,37 @@ pub(super) fn attempt(
     )?;
     if let Some(fault) = &report.fault {
         writeln!(out, "     NOT AS EXPECTED: {}", escaped(fault))?;
+    }
+    out.flush()
+}
+
+/// Says that a call waits for a person, and the command with which that person grants it.
+pub(super) fn asked(out: &mut dyn Write, command: &str) -> io::Result<()> {
+    writeln!(out, "     held: it waits for your answer, 10 minutes at most. In another terminal:")?;
+    writeln!(out, "       {command}")?;
+    out.flush()
+}
+
+/// Says that a call is held, and the command that answers it, which the demo runs.
+pub(super) fn answered(out: &mut dyn Write, command: &str) -> io::Result<()> {
+    writeln!(out, "     held: it waits, until this is run:\n       {command}")?;
+    out.flush()
+}
+
+/// Where a person answers held calls, and that one waits.
+pub(super) fn console(out: &mut dyn Write, admin: &str, token_file: &Path) -> io::Result<()> {
+    writeln!(out, "  A call waits for your approval, 10 minutes at most: {admin}/console")?;
+    writeln!(out, "  The page asks for a token; it is in {}\n", token_file.display())?;
+    out.flush()
+}
+
+/// Says what became of the call that waited.
+pub(super) fn became(out: &mut dyn Write, seen: &Seen) -> io::Result<()> {
+    match seen {
+        Seen::Answer(_) => writeln!(out, "  The call that waited has passed.")?,
+        Seen::Refusal { text, .. } | Seen::Failure(text) => {
+            writeln!(out, "  The call that waited did not pass: {}", escaped(text))?;
+        }
     }
     out.flush()
 }

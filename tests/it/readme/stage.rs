@@ -109,7 +109,9 @@ impl Stage {
         match words.as_slice() {
             // It is running.
             ["test"] => String::new(),
-            ["run", "--release", "--", "demo"] => self.bartizan(place, &["demo".to_owned()]),
+            ["run", "--release", "--", "demo", "--auto"] => {
+                self.bartizan(place, &["demo".to_owned(), "--auto".to_owned()])
+            }
             // This binary is what would run.
             ["test", "--test", "it", filter] => {
                 let own = std::env::current_exe().unwrap();

@@ -37,10 +37,11 @@ fn sources(modules: Vec<Module>) -> PolicySources {
     PolicySources { modules, data: None, revision: "r1".into() }
 }
 
-/// The policies in the documents, and the checked-in example that goes with the baseline.
+/// The policies in the documents, and the checked-in examples that go with the baseline.
 fn examples() -> Vec<Module> {
     let mut found: BTreeMap<String, usize> = BTreeMap::new();
     let mut examples = modules("policies/examples/read-only", false);
+    examples.extend(modules("policies/examples/review-rollouts", false));
     let pages = std::fs::read_dir(root().join("docs")).unwrap().map(|it| it.unwrap().path());
     let pages = pages.filter(|path| path.extension().is_some_and(|it| it == "md"));
     let pages = pages.map(|path| format!("docs/{}", path.file_name().unwrap().to_str().unwrap()));

@@ -261,11 +261,12 @@ fn a_person_is_told_the_place_and_the_next_step() {
 fn what_ships_has_no_traps() {
     let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
     let bench = Bench::new();
-    let paths: [Option<PathBuf>; 4] = [
+    let paths: [Option<PathBuf>; 5] = [
         None,
         Some(policies.join("baseline")),
         Some(policies.join("examples/open")),
         Some(policies.join("examples/read-only")),
+        Some(policies.join("examples/review-rollouts")),
     ];
     for path in paths {
         let mut args = vec!["policy", "check", "--format", "json"];
