@@ -24,6 +24,8 @@ from harness import INTEROP, ROOT, bartizan, flags_http, free_port, logs, play, 
 from holds import PATIENCE_S, RULE, TOKEN, scenario
 
 SECRET = "a-secret/of+this:run-0123456789"
+# Between attempts to sign in: failures of one address are limited to 20 a minute.
+PAUSE_S = 1.5
 NODE = next((INTEROP / "node_modules").glob("node-linux-*/bin/node"), "node")
 
 
@@ -71,7 +73,7 @@ class Browser:
 
     def ask(self, path: str, body: object = None, **headers: str) -> tuple[int, dict[str, object]]:
         """Status and answer to what the page sends."""
-        sent = {"X-Bartizan-Session": self.key, "Origin": self.console, "Content-Type": "application/json", **headers}
+        sent = {"X_Bartizan_Session": self.key, "Origin": self.console, "Content_Type": "application/json", **headers}
         sent = {name.replace("_", "-"): value for name, value in sent.items() if value}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.console}{path}", data, sent)
@@ -82,13 +84,13 @@ class Browser:
             return error.code, json.loads(error.read() or b"{}")
 
 
-def until(what: str, found: Callable[[], object]) -> object:
+def until(what: str, found: Callable[[], object], pause: float = 0.2) -> object:
     """What `found` returns as soon as that is something."""
     end = time.monotonic() + PATIENCE_S
     while not (value := found()):
         if time.monotonic() > end:
             raise RuntimeError(f"{what}: not in {PATIENCE_S} s")
-        time.sleep(0.2)
+        time.sleep(pause)
     return value
 
 
@@ -152,7 +154,7 @@ def played(work: pathlib.Path) -> None:
         token = {"Authorization": f"Bearer {TOKEN}", "X_Bartizan_Session": ""}
         expect("a token meanwhile", ann.ask("/approvals", **token)[0], 200)
         with serving(script, port, work / "issuer.log"):
-            until("a sign-in", lambda: ann.sign_in("ann") == "signed-in")
+            until("a sign-in", lambda: ann.sign_in("ann") == "signed-in", PAUSE_S)
             expect("who", ann.ask("/console/session"), (200, {"id": "test:ann", "groups": ["on-call"]}))
             granted(ann, work, url)
             expect("somebody in no group", Browser(console).sign_in("eve"), "failed=no-group")
@@ -161,7 +163,7 @@ def played(work: pathlib.Path) -> None:
             left = ann.ask("/console/session", Cookie=f"bartizan-session={kept}")[0]
             expect("a session that is over", left, 401)
         with serving(script, port, work / "issuer.log"):
-            until("a sign-in with a new key", lambda: Browser(console).sign_in("ann") == "signed-in")
+            until("a sign-in with a new key", lambda: Browser(console).sign_in("ann") == "signed-in", PAUSE_S)
 
 
 def main() -> int:
