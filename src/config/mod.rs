@@ -44,6 +44,7 @@ mod principal;
 mod audit;
 mod sign_in;
 mod approvals;
+mod replicas;
 mod log;
 mod warnings;
 mod wrap;
@@ -62,6 +63,7 @@ pub use pack::{PackError, PackRef};
 pub use policy::PolicyConfig;
 pub use problem::{Location, Problem, Problems};
 pub use remote::{CredentialsConfig, RemoteConfig};
+pub use replicas::{ReplicasConfig, SharedKey, StoreAddress};
 pub use secret::Secret;
 pub use server::ServerConfig;
 pub use sign_in::OidcConfig;
@@ -106,6 +108,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// Who may answer `hold` rules (`approvals`).
     pub approvals: ApprovalsConfig,
+    /// What several instances share (`replicas`). Default: nothing.
+    pub replicas: Option<ReplicasConfig>,
     /// Where spans go, if anywhere (`otlp`).
     pub otlp: Option<OtlpConfig>,
     /// The program's own diagnostics (`log`).
@@ -252,6 +256,7 @@ impl Config {
         let approvals = s
             .key("approvals", defaulted(ApprovalsConfig::read), "Approval of calls by people.")
             .or_empty();
+        let replicas = replicas::read(s);
         let otlp = s
             .key("otlp", section(OtlpConfig::read), "Where spans go: OTLP over HTTP.")
             .optional("none");
@@ -268,6 +273,7 @@ impl Config {
             limits: limits?,
             audit: audit?,
             approvals: approvals?,
+            replicas,
             otlp,
             log: log?,
             own_files: Vec::new(),

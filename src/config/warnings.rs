@@ -32,6 +32,16 @@ impl Config {
             open_to_anybody(self.front, server, &mut warnings);
             unprotected(server, &mut warnings);
         }
+        if let Some(replicas) = self.replicas.as_ref().filter(|it| !it.store.is_protected()) {
+            warnings.push(Warning {
+                at: "replicas.url".to_owned(),
+                what: format!(
+                    "held calls and the password go to `{}` without TLS, which others can read; use \
+                     rediss",
+                    replicas.store.host
+                ),
+            });
+        }
         if let Some(otlp) = &self.otlp
             && !otlp.headers.is_empty()
             && !is_protected(&otlp.remote.url)

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::background::keep_running;
+use super::replicas::Replicas;
 use crate::config::{ApprovalsConfig, ApproverConfig, Config, read_pem};
+use bartizan_approvals::store::Store;
 use bartizan_approvals::store::embedded::FILE_NAME;
 use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, OpenError};
 use bartizan_edge::Shared;
@@ -15,13 +17,17 @@ use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
 use bartizan_edge::oauth::PublicUrl;
 
-/// Opens the held calls in the state directory; `None` if nobody may answer, so that a `hold` rule
-/// refuses.
+/// Opens the held calls in the state directory, or in the store that replicas share; `None` if nobody
+/// may answer, so that a `hold` rule refuses.
 ///
 /// # Errors
 ///
 /// The store cannot be opened.
-pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Holding>, StartError> {
+pub(super) fn open(
+    config: &Config,
+    replicas: Option<&Replicas>,
+    clock: Clock,
+) -> Result<Option<Holding>, StartError> {
     if !config.approvals.has_approvers() {
         return Ok(None);
     }
@@ -29,9 +35,12 @@ pub(super) fn open(config: &Config, clock: Clock) -> Result<Option<Holding>, Sta
         StartError::new("approvals", error.to_string())
             .hint("held calls are kept in the directory that `state` names")
     };
-    let store = EmbeddedStore::open(&config.state.join(FILE_NAME)).map_err(failed)?;
+    let store: Box<dyn Store> = match replicas {
+        Some(replicas) => Box::new(replicas.holds()),
+        None => Box::new(EmbeddedStore::open(&config.state.join(FILE_NAME)).map_err(failed)?),
+    };
     let limits = limits(&config.approvals);
-    let approvals = Approvals::open(Box::new(store), limits, Box::new(move || clock.now()));
+    let approvals = Approvals::open(store, limits, Box::new(move || clock.now()));
     let approvals = Arc::new(approvals.map_err(failed)?);
     let ApprovalsConfig { wait, progress, public_url, elicit, .. } = &config.approvals;
     let page = public_url.as_ref().filter(|_| *elicit);
@@ -53,16 +62,17 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach. From now on it is written down in time which holds are over.
+/// What approvers reach, if there are any. From now on it is written down in time which holds are over.
 ///
 /// # Errors
 ///
 /// What is configured for signing in cannot be used. Whether the issuer answers does not matter yet.
 pub(super) fn answering(
     config: &Config,
-    approvals: Arc<Approvals>,
+    holding: Option<Holding>,
     shared: &Shared,
-) -> Result<ApprovalsApi, StartError> {
+) -> Result<Option<ApprovalsApi>, StartError> {
+    let Some(Holding { approvals, .. }) = holding else { return Ok(None) };
     let sign_in = sign_in(&config.approvals)?;
     let tended = Arc::clone(&approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
@@ -71,10 +81,10 @@ pub(super) fn answering(
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
     let api = ApprovalsApi::new(approvals, Approvers::new(known), shared.clone());
-    Ok(match sign_in {
+    Ok(Some(match sign_in {
         Some(sign_in) => api.with_sign_in(sign_in),
         None => api,
-    })
+    }))
 }
 
 /// Signing in at an issuer, if one is configured.

@@ -11,6 +11,7 @@ mod keeping;
 mod limit_log;
 pub mod diagnostics;
 mod services;
+mod replicas;
 mod approvals;
 pub mod policies;
 mod terminate;
@@ -237,7 +238,8 @@ async fn build(
         Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
         None => Arc::new(NoPolicy),
     };
-    let holding = approvals::open(config, clock)?;
+    let replicas = replicas::Replicas::open(config)?;
+    let holding = approvals::open(config, replicas.as_ref(), clock)?;
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
     let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
     let (gate, limit_log) = LimitLog::attach(&config.state, gate, clock.now())?;
@@ -253,13 +255,13 @@ async fn build(
     };
     keeper.tend(&shared);
     limit_log.tend(&shared);
+    replicas::tend(replicas.as_ref(), &shared, &readiness);
     tell_of_policy(&readiness, ready.is_some());
     let reload = Arc::new(Notify::new());
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let answering = holding.map(|it| approvals::answering(config, it.approvals, &shared));
-    let answering = answering.transpose()?;
+    let answering = approvals::answering(config, holding, &shared)?;
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {

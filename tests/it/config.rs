@@ -87,7 +87,7 @@ fn the_shortest_file_has_safe_defaults() {
     assert!(oidc.scopes.is_empty() && oidc.principal_claims.is_empty());
     assert_eq!([oidc.idle, oidc.session], [30, 480].map(Duration::from_mins));
     assert_eq!((approvals.progress, approvals.elicit), (Some(Duration::from_secs(5)), false));
-    assert!(config.otlp.is_none());
+    assert!(config.otlp.is_none() && config.replicas.is_none());
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
     let [server] = &config.servers[..] else { panic!("one server") };
     assert_eq!((server.name.as_str(), server.path.as_str()), ("flags", "/mcp"));
@@ -124,6 +124,8 @@ approvals: {wait: 2s, progress: off, public_url: 'https://desk.example/bartizan/
   oidc: {issuer: 'https://login.example/realm', name: corp, client_id: console, client_secret: '${env:TOKEN}',
     ca_file: ca.pem, scopes: [profile, groups], id_claim: email, principal_claims: [upn, /act/sub],
     groups_claim: /realm/roles, groups: {on-call: sre, leads: [heads, chiefs]}, idle: 5m, session: 1h}}
+replicas: {url: 'rediss://store.example:6380/2', user: gate, password: '${env:TOKEN}', ca_file: ca.pem,
+  prefix: flags, timeout: 80ms, keys: ['${env:ALICE}-new', '${env:ALICE}']}
 otlp: {endpoint: 'http://127.0.0.1:4318', headers: {x-key: 'a ${env:TOKEN}'}}
 log: {format: json, filter: 'warn,bartizan_edge=debug'}
 servers:
@@ -169,7 +171,7 @@ servers:
     assert_eq!(config.policy.listing_entrypoint, "data.my.page");
     assert_eq!((&*config.principal.id, &*config.principal.kind), ("ci", "service"));
     assert_eq!(config.principal.groups, ["deploy", "qa"].map(Box::from));
-    assert_eq!(config.principal.claims["team"], "flags".into());
+    assert_eq!(config.principal.claims["team"], Box::from("flags"));
     let limits = &config.limits;
     let document = limits.frame.document;
     assert_eq!((document.bytes_max, document.depth_max), (1 << 20, 32));
@@ -208,6 +210,18 @@ servers:
     let groups = [("on-call".into(), of(&["sre"])), ("leads".into(), of(&["heads", "chiefs"]))];
     assert_eq!(oidc.groups, groups);
     assert_eq!([oidc.idle, oidc.session], [5, 60].map(Duration::from_mins));
+    let replicas = config.replicas.as_ref().unwrap();
+    let store = &replicas.store;
+    assert_eq!(
+        (&*store.host, store.port, store.database, store.tls),
+        ("store.example", 6380, 2, true)
+    );
+    assert_eq!(replicas.user.as_deref(), Some("gate"));
+    assert_eq!(replicas.password.as_ref().unwrap().expose(), "t0ken");
+    assert_eq!(replicas.ca_file, Some("/etc/bartizan/ca.pem".into()));
+    assert_eq!((&*replicas.prefix, replicas.timeout), ("flags", Duration::from_millis(80)));
+    assert_eq!(replicas.keys.len(), 2);
+    assert_ne!(replicas.keys[0], replicas.keys[1]);
     let otlp = config.otlp.as_ref().unwrap();
     assert_eq!(otlp.remote.url, "http://127.0.0.1:4318");
     assert_eq!(otlp.headers[0].1.expose(), "a t0ken");
@@ -223,7 +237,7 @@ servers:
     assert_eq!(http.origins, ["https://app.example"]);
     let facts = http.facts(None);
     assert_eq!((&*facts.name, facts.environment.as_deref()), ("http", Some("staging")));
-    assert_eq!(facts.labels["tier"], "gold".into());
+    assert_eq!(facts.labels["tier"], Box::from("gold"));
     let Upstream::Http(upstream) = &http.upstream else { panic!("over HTTP") };
     assert_eq!(upstream.url, "http://localhost:9000/mcp?x=1");
     assert_eq!(upstream.transport, HttpTransport::Sse);
@@ -319,6 +333,20 @@ fn each_problem_names_its_place_and_a_next_step() {
             "admin (line 3): `admin` and `listen` are both 0.0.0.0:7070",
         ),
         (beside("listen_anywhere: 1"), "(line 2): must be `true` or `false`, is the number 1"),
+        (beside("replicas: {url: 'redis://h'}"), "replicas (line 2): `keys` is missing: make one with"),
+        (
+            beside("replicas: {url: 'redis://u:s3cret@h', keys: '${env:ALICE}'}"),
+            "replicas.url (line 2): holds a user or a password: write it like",
+        ),
+        (beside("replicas: {url: 'redis://h', keys: x}"), "a key must have 32 to 512 characters"),
+        (
+            beside("replicas: {url: 'redis://h', ca_file: ca.pem, keys: '${env:ALICE}'}"),
+            "replicas.ca_file (line 2): `url` is without TLS: use `rediss://`",
+        ),
+        (
+            beside("replicas: {url: 'redis://h', prefix: 'a{b}', keys: '${env:ALICE}'}"),
+            "replicas.prefix (line 2): must be 1 to 64 visible characters of ASCII, without braces",
+        ),
         (beside("policy: {paths: x}"), "policy.paths (line 2): must be a list of texts, is a t"),
         (beside("policy: {paths: [/gone/p]}"), "policy.paths[0] (line 2): `/gone/p` does not"),
         (beside("policy: {entrypoint: mcp.x}"), "policy.entrypoint (line 2): is no rule: `mcp.x`"),
@@ -671,7 +699,12 @@ fn what_is_allowed_and_probably_not_meant_is_told() {
     };
     let quiet = "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: s\nservers:\n  a: {url: 'https://h/mcp', headers: {x-key: k}}\n  b: {url: 'http://127.0.0.1:9/mcp', headers: {x-key: k}}\n  c: {url: 'http://h/mcp'}\n";
     assert_eq!(told(quiet), [""; 0]);
-    let loud = "listen: 0.0.0.0:7070\nlisten_anywhere: true\nadmin: 127.0.0.1:0\nstate: s\notlp: {endpoint: 'http://collector:4318', headers: {x-key: k}}\nservers:\n  a: {url: 'http://h/mcp', headers: {x-key: k}}\n  b: {url: 'http://h/mcp', forward_authorization: true}\n";
+    let loud = "listen: 0.0.0.0:7070\nlisten_anywhere: true\nadmin: 127.0.0.1:0\nstate: s\notlp: {endpoint: 'http://collector:4318', headers: {x-key: k}}\nreplicas: {url: 'redis://store', keys: 0123456789abcdef0123456789abcdef}\nservers:\n  a: {url: 'http://h/mcp', headers: {x-key: k}}\n  b: {url: 'http://h/mcp', forward_authorization: true}\n";
+    let on_this_machine = quiet.replace(
+        "state: s\n",
+        "state: s\nreplicas: {url: 'redis://[::1]:1', keys: 0123456789abcdef0123456789abcdef}\n",
+    );
+    assert_eq!(told(&on_this_machine), [""; 0]);
     let warnings = told(loud);
     for (at, what) in [
         ("servers.a: ", "no access token is asked for"),
@@ -679,10 +712,11 @@ fn what_is_allowed_and_probably_not_meant_is_told() {
         ("servers.b: ", "no access token is asked for"),
         ("servers.b.forward_authorization: ", "`h` over plain http"),
         ("otlp.headers: ", "`collector` over plain http"),
+        ("replicas.url: ", "to `store` without TLS"),
     ] {
         let found = warnings.iter().any(|it| it.starts_with(at) && it.contains(what));
         assert!(found, "{at}{what}: {warnings:?}");
     }
-    assert_eq!(warnings.len(), 5, "{warnings:?}");
+    assert_eq!(warnings.len(), 6, "{warnings:?}");
     assert!(warnings.iter().all(|it| !it.contains(": k")), "no credential: {warnings:?}");
 }

@@ -224,7 +224,7 @@ fn a_held_call_passes_only_with_the_approval_of_exactly_that_call() {
         ("agent", "flags", "tools/call", Some("publish"))
     );
     assert_eq!((&*hold.code, &*hold.revision, hold.quorum), ("publish", "test", 2));
-    assert_eq!(*hold.approvers, ["release".into()]);
+    assert_eq!(*hold.approvers, [Box::from("release")]);
     let shown: Value = serde_json::from_slice(&hold.shown).unwrap();
     assert_eq!(shown, message["params"]);
     assert_eq!(line.events(), [Event::Hold]);

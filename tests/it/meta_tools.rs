@@ -266,7 +266,7 @@ fn tags_of_the_tool_and_of_the_operation_add_up() {
     let raw = Bytes::from_static(br#"{"action":"list"}"#);
     let document = Document::read(raw, &DocumentLimits::default()).unwrap();
     let operation = Operation::of_call(Some(&pack), "grouped", Some(document.root()));
-    assert_eq!(operation.tags, ["outer".into(), "inner".into()]);
+    assert_eq!(operation.tags, [Box::from("outer"), Box::from("inner")]);
 }
 
 #[test]

@@ -57,12 +57,12 @@ fn a_pack_is_read_whole() {
     let pack = pack();
     assert_eq!(&*pack.name, "vendor");
     assert_eq!(pack.tools.len(), 11);
-    assert_eq!(pack.owned_headers, ["x-vendor-environment".into()]);
+    assert_eq!(pack.owned_headers, [Box::from("x-vendor-environment")]);
     assert_eq!(pack.credential_header.as_deref(), Some("x-vendor-key"));
     let replace = pack.tools.get("replace").unwrap();
     assert_eq!(replace.effect, Effect::Destructive);
     assert_eq!(replace.absent, Absent::All);
-    assert_eq!(replace.tags, ["full-replace".into(), "go-live".into()]);
+    assert_eq!(replace.tags, [Box::from("full-replace"), Box::from("go-live")]);
     assert_eq!(replace.arguments, None);
     let sealed = pack.tools.get("sealed").unwrap();
     assert_eq!(sealed.arguments, Some(vec!["environment".into(), "flag".into()]));
@@ -185,7 +185,7 @@ fn too_many_environments_are_every_one() {
 #[test]
 fn a_call_without_arguments_leaves_the_environment_out() {
     let operation = Operation::of_call(Some(&pack()), "remove", None);
-    assert_eq!(operation.environments, ["*".into()]);
+    assert_eq!(operation.environments, [Box::from("*")]);
     assert_eq!(operation.environment_source, EnvironmentSource::Absent);
 }
 
@@ -205,7 +205,7 @@ fn what_no_pack_knows_is_unknown() {
 fn a_tool_is_known_before_its_arguments() {
     let operation = Operation::of_tool(Some(&pack()), "replace");
     assert_eq!(operation.effect, Effect::Destructive);
-    assert_eq!(operation.tags, ["full-replace".into(), "go-live".into()]);
+    assert_eq!(operation.tags, [Box::from("full-replace"), Box::from("go-live")]);
     assert_eq!(operation.pack.as_deref(), Some("vendor"));
     assert_eq!(operation.environments, Vec::<Box<str>>::new());
     assert_eq!(operation.environment_source, EnvironmentSource::None);

@@ -26,6 +26,7 @@ const CRATES: &[&str] = &[
     "crates/rego/src",
     "crates/outbound/src",
     "crates/approvals/src",
+    "crates/replicas/src",
     "crates/audit/src",
     "crates/edge/src",
     "crates/peer/src",
@@ -71,10 +72,15 @@ const IMPURE: &[&str] = &[
 /// where it may be named)`.
 const DOORS: &[(&str, &[&str])] = &[
     // The pool measures age by the runtime's clock, which a test can pause.
-    ("Instant::now", &["crates/edge/src/clock.rs", "crates/outbound/src/pool.rs"]),
+    // The connection to the shared store is not tried again for a moment after it failed.
+    (
+        "Instant::now",
+        &["crates/edge/src/clock.rs", "crates/outbound/src/pool.rs", "crates/replicas/src/link.rs"],
+    ),
     ("SystemTime::now", &["crates/edge/src/clock.rs"]),
     ("socket2", &["crates/edge/src/http/connections.rs"]),
     ("redb", &["crates/approvals/src/store/embedded.rs"]),
+    ("redis", &["crates/replicas/src/link.rs"]),
     ("governor", &["crates/gate/src/duty/limit/gcra.rs"]),
     ("tar", &["src/policy/bundle/archive.rs"]),
     ("rmcp", &["crates/demo/src/", "crates/peer/src/", "src/lock/"]),
@@ -347,10 +353,20 @@ fn no_test_is_left_out() {
             let text = std::fs::read_to_string(&path).unwrap();
             // A test program that another test starts as a child is no test of its own.
             let text = text.replace("#[ignore = \"a child of other tests\"]", "");
+            // Needs a server that is installed and started for it.
+            let text = text.replace("#[ignore = \"run by tests/interop/redis.sh\"]", "");
             let ignored = blank(&text).contains("#[ignore");
             assert!(!ignored, "{}: has an ignored test", path.display());
         }
     }
+}
+
+#[test]
+fn tests_that_need_a_server_are_run_by_a_script() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let script = read("tests/interop/redis.sh");
+    assert!(script.contains("cargo test --locked -p bartizan-replicas --test server -- --ignored"));
+    assert!(read(".ci/run").contains("\nrun tests/interop/redis.sh\n"));
 }
 
 #[test]

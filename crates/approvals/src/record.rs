@@ -479,6 +479,11 @@ impl Record {
 pub struct RecordKey(Box<str>);
 
 impl RecordKey {
+    /// The key that a store has written down as `name`.
+    pub fn named(name: &str) -> Self {
+        Self(name.into())
+    }
+
     /// The key of the hold `id`.
     pub fn hold(id: &str) -> Self {
         Self(format!("hold/{id}").into())

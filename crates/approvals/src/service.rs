@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bartizan_gate::duty::hold::{Hold, HoldId};
 use bartizan_gate::evidence::record::Now;
@@ -18,7 +19,7 @@ use crate::ledger::{AnswerError, Approver, Given, Ledger, Plan};
 use crate::limits::{ApprovalLimits, MARK_EVERY, NoHold, millis};
 use crate::record::{HoldRecord, HoldState, Record};
 use crate::store::embedded::OpenError;
-use crate::store::{Batch, CommitError, Lasting, Mark, Store, StoreError, Version, Write};
+use crate::store::{Batch, CommitError, Delta, Lasting, Mark, Store, StoreError, Version, Write};
 use crate::view::HoldView;
 
 mod waiter;
@@ -27,6 +28,10 @@ pub use waiter::Waiter;
 
 /// How often a change is planned anew because another replica was faster, at most.
 const CONFLICTS_MAX: usize = 16;
+/// How often it is written down what the time has brought about.
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked what other replicas have written.
+const TICK_EVERY_SHARED: Duration = Duration::from_millis(250);
 /// Bits of an id, in bytes.
 const ID_BYTES: usize = 16;
 
@@ -87,9 +92,12 @@ impl Approvals {
     /// In a store that only this process uses, a spent hold whose call has no known end becomes
     /// unknown, and if the wall clock is behind the store's, every open hold is over.
     ///
+    /// If a store that is shared is away, it begins without holds and gets them as soon as the store
+    /// is back: until then no hold is made, and nothing is granted.
+    ///
     /// # Errors
     ///
-    /// The store cannot be read or written.
+    /// The store belongs to this process alone, and cannot be read or written.
     pub fn open(
         store: Box<dyn Store>,
         limits: ApprovalLimits,
@@ -97,8 +105,16 @@ impl Approvals {
     ) -> Result<Self, OpenError> {
         let failed = |error: StoreError| OpenError::Fault(error.cause);
         let now = clock();
-        let mut delta = store.changes_since(0).map_err(failed)?;
-        if store.is_exclusive() {
+        let exclusive = store.is_exclusive();
+        let (mut delta, fault) = match store.changes_since(0) {
+            Ok(delta) => (delta, None),
+            Err(error) if exclusive => return Err(failed(error)),
+            Err(error) => {
+                tracing::error!(cause = %error, "the store of holds is away: no call is held, and nothing is granted");
+                (Delta::default(), Some(error))
+            }
+        };
+        if exclusive {
             let wall_ms = wall_ms(now);
             let set_back = wall_ms < delta.mark_ms;
             let plan = Ledger::new(limits.clone(), delta, now).inherit(set_back, wall_ms);
@@ -117,9 +133,10 @@ impl Approvals {
             })?;
             delta = store.changes_since(0).map_err(failed)?;
         }
-        let writer = Writer { cursor: delta.cursor, in_doubt: false, mark_ms: delta.mark_ms };
+        let writer =
+            Writer { cursor: delta.cursor, in_doubt: fault.is_some(), mark_ms: delta.mark_ms };
         let ledger = Ledger::new(limits, delta, now);
-        let inner = Inner { ledger, waiting: BTreeMap::new(), fault: None };
+        let inner = Inner { ledger, waiting: BTreeMap::new(), fault };
         Ok(Self {
             store,
             clock,
@@ -295,12 +312,12 @@ impl Approvals {
         }
     }
 
-    /// Calls [`Self::tick`] every second, on a thread that may wait; for a task of the program. It
-    /// never ends.
+    /// Calls [`Self::tick`] every second, and four times each second if the store is shared, on a
+    /// thread that may wait; for a task of the program. It never ends.
     pub async fn tend(self: Arc<Self>) {
-        const EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+        let every = if self.store.is_exclusive() { TICK_EVERY } else { TICK_EVERY_SHARED };
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(every).await;
             self.tick_aside().await;
         }
     }
@@ -461,10 +478,39 @@ impl Approvals {
         }
     }
 
-    /// Takes what the store has and the ledger does not.
+    /// Takes what the store has and the ledger does not. If the store has lost something, all that
+    /// is open is over before anything else.
     fn refresh<E>(&self, writer: &mut Writer, now: Now) -> Result<(), Failed<E>> {
+        for _ in 0..=CONFLICTS_MAX {
+            if !self.take_news(writer, now)? || self.end_all(writer, now)? {
+                return Ok(());
+            }
+        }
+        Err(Failed::Store)
+    }
+
+    /// Ends all that is open, because the store has lost batches; `false` if another replica was
+    /// faster.
+    fn end_all<E>(&self, writer: &mut Writer, now: Now) -> Result<bool, Failed<E>> {
+        tracing::error!(
+            "the store of holds has lost what was written: it is not known which grants were used, so all open holds are over"
+        );
+        let (plan, at_ms) = {
+            let mut inner = lock(&self.inner);
+            let at_ms = inner.ledger.advance(now);
+            (inner.ledger.inherit(true, at_ms), at_ms)
+        };
+        // Until it is known to be written, the store is read again each time.
+        writer.in_doubt = true;
+        let done = self.commit(writer, &plan, at_ms)?;
+        writer.in_doubt = !done;
+        Ok(done)
+    }
+
+    /// Takes what the store has and the ledger does not; whether the store has lost something.
+    fn take_news<E>(&self, writer: &mut Writer, now: Now) -> Result<bool, Failed<E>> {
         if !writer.in_doubt && self.store.is_exclusive() {
-            return Ok(());
+            return Ok(false);
         }
         let from = if writer.in_doubt { 0 } else { writer.cursor };
         let delta = match self.store.changes_since(from) {
@@ -477,6 +523,7 @@ impl Approvals {
         writer.in_doubt = true;
         writer.cursor = delta.cursor;
         writer.mark_ms = writer.mark_ms.max(delta.mark_ms);
+        let rolled_back = delta.rolled_back;
         let news = delta.whole || !delta.records.is_empty() || !delta.removed.is_empty();
         let mut inner = lock(&self.inner);
         inner.ledger.take(delta, now);
@@ -486,7 +533,7 @@ impl Approvals {
         if news {
             self.tell(None);
         }
-        Ok(())
+        Ok(rolled_back)
     }
 
     fn failed(&self, error: StoreError) {

@@ -68,6 +68,9 @@ pub struct Batch {
 pub struct Delta {
     /// Whether `records` is all there is: the store no longer knows what was removed since then.
     pub whole: bool,
+    /// Whether the store has lost batches that this process has seen. Then nobody knows what has
+    /// become of any hold: all that are open must be over, and the next commit must say so.
+    pub rolled_back: bool,
     /// The names of records that were removed since then. One of them may be in `records`, too: it
     /// was put again later.
     pub removed: Vec<RecordKey>,
@@ -100,6 +103,32 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// The content of `record`, as stores keep it.
+///
+/// # Errors
+///
+/// It cannot be written as JSON.
+pub fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(StoreError::new)
+}
+
+/// The record of this name and content.
+///
+/// # Errors
+///
+/// There is none. The error names no content.
+pub fn decode(name: &str, text: &[u8]) -> Result<Record, StoreError> {
+    let text = std::str::from_utf8(text).map_err(|_| StoreError::new("a record is no text"))?;
+    let record: Record = serde_json::from_str(text).map_err(|error| {
+        let place = (error.line(), error.column());
+        StoreError::new(format_args!("a record is not in the form of records, at {place:?}"))
+    })?;
+    if record.key().as_str() != name || !record.is_consistent() {
+        return Err(StoreError::new("a record contradicts itself"));
+    }
+    Ok(record)
+}
 
 /// Why a batch was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]

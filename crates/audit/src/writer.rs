@@ -320,6 +320,7 @@ impl Writer {
             Event::Outcome
             | Event::Stop
             | Event::Policy
+            | Event::Store
             | Event::Recovery
             | Event::Gap
             | Event::Rotation => true,

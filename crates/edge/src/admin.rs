@@ -73,6 +73,7 @@ impl Component {
 #[derive(Debug, Clone)]
 pub struct Readiness {
     missing: Arc<Mutex<BTreeMap<Component, String>>>,
+    degraded: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Default for Readiness {
@@ -85,7 +86,7 @@ impl Readiness {
     /// No component is ready.
     pub fn new() -> Self {
         let missing = Component::ALL.map(|component| (component, "not started".to_owned()));
-        Self { missing: Arc::new(Mutex::new(BTreeMap::from(missing))) }
+        Self { missing: Arc::new(Mutex::new(BTreeMap::from(missing))), degraded: Arc::default() }
     }
 
     /// Marks `component` as ready.
@@ -99,6 +100,16 @@ impl Readiness {
         missing.insert(component, reason.into());
     }
 
+    /// Says what is wrong with `part`, which calls can be served without, or that it works again. It
+    /// is shown to the operator, and changes no readiness.
+    pub fn degraded(&self, part: &'static str, reason: Option<String>) {
+        let mut degraded = lock(&self.degraded);
+        match reason {
+            Some(reason) => drop(degraded.insert(part, reason)),
+            None => drop(degraded.remove(part)),
+        }
+    }
+
     /// Whether all components are ready.
     pub fn is_ready(&self) -> bool {
         lock(&self.missing).is_empty()
@@ -107,7 +118,8 @@ impl Readiness {
     fn report(&self, draining: bool) -> (StatusCode, Bytes) {
         let missing = lock(&self.missing).clone();
         let ready = missing.is_empty() && !draining;
-        let report = ReadinessReport { ready, draining, reasons: missing };
+        let degraded = lock(&self.degraded).clone();
+        let report = ReadinessReport { ready, draining, reasons: missing, degraded };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, serde_json::to_vec(&report).unwrap_or_default().into())
     }
@@ -119,6 +131,9 @@ struct ReadinessReport {
     draining: bool,
     /// Why components are not ready.
     reasons: BTreeMap<Component, String>,
+    /// What is wrong with parts that calls can be served without.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    degraded: BTreeMap<&'static str, String>,
 }
 
 /// The operators' listener, bound and not yet serving.

@@ -121,6 +121,7 @@ fn every_key_is_documented_and_no_other() {
             "otlp: {credentials: {client_tls: {zzzzzzzzzzzzzzzzzzzz: 1}}}",
             "otlp.credentials.client_tls.",
         ),
+        ("replicas: {zzzzzzzzzzzzzzzzzzzz: 1}", "replicas."),
         ("log: {zzzzzzzzzzzzzzzzzzzz: 1}", "log."),
     ] {
         let problems = Config::parse(text, Path::new("/"), &|_| None).unwrap_err();
@@ -134,7 +135,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 21, "{sections:?}");
+    assert_eq!(sections.len(), 22, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -213,6 +214,9 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
         key.strip_prefix("servers.<name>.oauth.")
     {
         server = terminate(&written(name), issuer);
+    } else if let Some(name) = key.strip_prefix("replicas.") {
+        let needed = "url: 'redis://h', keys: 0123456789abcdef0123456789abcdef";
+        rest = format!("replicas: {{{needed}, {}}}\n", written(name));
     } else if let Some(name) = key.strip_prefix("servers.<name>.oauth.") {
         server = format!("{}, oauth: {{mode: forward, {}}}", upstream(name), written(name));
     } else if let Some(name) = key.strip_prefix("servers.<name>.") {
@@ -673,6 +677,7 @@ fn events_and_outcomes_are_documented() {
         E::Repeated,
         E::Approval,
         E::Policy,
+        E::Store,
         E::Recovery,
         E::Gap,
         E::Rotation,
@@ -691,6 +696,7 @@ fn events_and_outcomes_are_documented() {
             | E::Repeated
             | E::Approval
             | E::Policy
+            | E::Store
             | E::Recovery
             | E::Gap
             | E::Rotation => {}

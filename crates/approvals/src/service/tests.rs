@@ -565,3 +565,107 @@ fn two_replicas_share_holds() {
     let three = Desk::on(store, ApprovalLimits::default(), hand);
     assert_eq!(three.approvals.list(&[HoldState::Spent]).len(), 1);
 }
+
+/// A shared store that can lose what was written, and be away.
+#[derive(Default)]
+struct Frail {
+    store: Mutex<MemoryStore>,
+    last_seen: AtomicU64,
+    is_away: std::sync::atomic::AtomicBool,
+}
+
+impl Frail {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { store: Mutex::new(MemoryStore::shared()), ..Self::default() })
+    }
+
+    fn away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.is_away.load(Ordering::Relaxed) { Err(StoreError::new("away")) } else { Ok(()) }
+    }
+
+    fn approvals(self: &Arc<Self>, hand: &Hand) -> Arc<Approvals> {
+        let clock = hand.clone();
+        let (store, clock) = (Box::new(Arc::clone(self)), Box::new(move || clock.now()));
+        Arc::new(Approvals::open(store, ApprovalLimits::default(), clock).unwrap())
+    }
+}
+
+impl Store for Frail {
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
+    fn changes_since(&self, cursor: Version) -> Result<Delta, StoreError> {
+        self.check()?;
+        let store = lock(&self.store);
+        let last_seen = self.last_seen.load(Ordering::Relaxed);
+        let rolled_back = store.changes_since(cursor)?.cursor < last_seen;
+        let delta = store.changes_since(if rolled_back { 0 } else { cursor })?;
+        if !rolled_back {
+            self.last_seen.store(delta.cursor, Ordering::Relaxed);
+        }
+        Ok(Delta { rolled_back, ..delta })
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<Version, CommitError> {
+        self.check().map_err(CommitError::Fault)?;
+        let number = lock(&self.store).commit(batch)?;
+        self.last_seen.store(number, Ordering::Relaxed);
+        Ok(number)
+    }
+}
+
+#[test]
+fn a_store_that_has_lost_something_grants_nothing_of_what_is_left() {
+    for lost_after_grant in [true, false] {
+        let (hand, store) = (Hand::default(), Frail::new());
+        let approvals = store.approvals(&hand);
+        let waiter = approvals.ask(&call(1), hand.now()).unwrap();
+        let id = waiter.id().to_string();
+        let view = approvals.get(&id).unwrap();
+        let pending = lock(&store.store).copy();
+        let scope = Some("more");
+        approvals.grant(&id, &view.digest, &ann(), "yes", scope, hand.now()).unwrap();
+        let granted = lock(&store.store).copy();
+        waiter.spend(hand.now()).unwrap();
+        *lock(&store.store) = if lost_after_grant { granted } else { pending };
+        let again = approvals.ask(&call(1), hand.now()).unwrap();
+        assert_ne!(again.id().to_string(), id, "the old hold is over");
+        assert_eq!(again.state(), HoldState::Pending, "nor does the wider grant cover it");
+        assert_eq!(again.spend(hand.now()), Err(HoldState::Pending));
+        let old = approvals.get(&id).unwrap().state;
+        assert_eq!(old, HoldState::Expired);
+        let late = approvals.grant(&id, &view.digest, &ann(), "yes", None, hand.now());
+        assert_eq!(late.unwrap_err(), AnswerError::NotPending(HoldState::Expired));
+    }
+}
+
+#[test]
+fn a_shared_store_may_be_away_at_the_start_and_later() {
+    let (hand, store) = (Hand::default(), Frail::new());
+    store.away(true);
+    let approvals = store.approvals(&hand);
+    assert!(approvals.fault().is_some());
+    assert_eq!(approvals.ask(&call(1), hand.now()).unwrap_err(), NoHold::Unavailable);
+    store.away(false);
+    approvals.tick(hand.now());
+    assert!(approvals.fault().is_none());
+    let waiter = approvals.ask(&call(1), hand.now()).unwrap();
+    let view = approvals.get(&waiter.id().to_string()).unwrap();
+    store.away(true);
+    let lost = approvals.grant(&view.id, &view.digest, &ann(), "yes", None, hand.now());
+    assert_eq!(lost.unwrap_err(), AnswerError::Unavailable);
+    assert_eq!(waiter.state(), HoldState::Pending, "it waits on");
+    store.away(false);
+    let other = store.approvals(&hand);
+    other.grant(&view.id, &view.digest, &ann(), "yes", None, hand.now()).unwrap();
+    approvals.tick(hand.now());
+    assert_eq!(waiter.state(), HoldState::Granted, "the same call goes on");
+    waiter.spend(hand.now()).unwrap();
+    let late = other.ask(&call(1), hand.now()).unwrap();
+    assert_eq!(late.state(), HoldState::Pending, "spent once among all");
+}

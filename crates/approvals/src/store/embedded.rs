@@ -19,8 +19,9 @@ use redb::{
     TableDefinition, TableError,
 };
 
-use super::{Batch, CommitError, Delta, Lasting, Mark, Store, StoreError, Version, Write};
-use crate::record::Record;
+use super::{
+    Batch, CommitError, Delta, Lasting, Mark, Store, StoreError, Version, Write, decode, encode,
+};
 
 /// The name of the file in the state directory.
 pub const FILE_NAME: &str = "approvals.redb";
@@ -275,24 +276,12 @@ fn read(database: &Database) -> Result<Delta, StoreError> {
     Ok(Delta {
         // What was removed is not kept: no other process asks.
         whole: true,
+        rolled_back: false,
         removed: Vec::new(),
         records,
         cursor: number_of(&meta, BATCHES)?.unwrap_or_default(),
         mark_ms: number_of(&meta, MARK)?.unwrap_or_default(),
     })
-}
-
-/// The record of this name and content. The error names no content.
-fn decode(name: &str, text: &[u8]) -> Result<Record, StoreError> {
-    let text = std::str::from_utf8(text).map_err(|_| StoreError::new("a record is no text"))?;
-    let record: Record = serde_json::from_str(text).map_err(|error| {
-        let place = (error.line(), error.column());
-        StoreError::new(format_args!("a record is not in the form of records, at {place:?}"))
-    })?;
-    if record.key().as_str() != name || !record.is_consistent() {
-        return Err(StoreError::new("a record contradicts itself"));
-    }
-    Ok(record)
 }
 
 fn commit(database: &Database, batch: &Batch) -> Result<Version, CommitError> {
@@ -335,7 +324,7 @@ fn apply(
     let found = records.get(key.as_str()).map_err(failed)?.map_or(0, |value| value.value().0);
     match write {
         Write::Put { record, .. } if found == expect => {
-            let content = serde_json::to_vec(record).map_err(failed)?;
+            let content = encode(record).map_err(CommitError::Fault)?;
             records.insert(key.as_str(), (number, &*content)).map_err(failed)?;
         }
         Write::Remove { .. } if found == expect || found == 0 => {

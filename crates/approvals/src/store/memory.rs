@@ -37,6 +37,13 @@ impl MemoryStore {
     pub fn shared() -> Self {
         Self { shared: true, ..Self::default() }
     }
+
+    /// A store with the same content.
+    #[cfg(test)]
+    pub(crate) fn copy(&self) -> Self {
+        let content = bartizan_sync::lock(&self.content).clone();
+        Self { shared: self.shared, content: Mutex::new(content) }
+    }
 }
 
 impl Store for MemoryStore {
@@ -52,6 +59,7 @@ impl Store for MemoryStore {
         let removed = content.removed.iter().filter(|(batch, _)| *batch > cursor);
         Ok(Delta {
             whole,
+            rolled_back: false,
             removed: removed.map(|(_, key)| key.clone()).collect(),
             records: newer.cloned().collect(),
             cursor: content.batches,

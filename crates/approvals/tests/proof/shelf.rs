@@ -108,6 +108,7 @@ impl Store for Shelf {
         let removed = removed.iter().filter(|(batch, _)| *batch > cursor);
         Ok(Delta {
             whole,
+            rolled_back: false,
             removed: removed.map(|(_, key)| key.clone()).collect(),
             records: newer.cloned().collect(),
             cursor: *last,

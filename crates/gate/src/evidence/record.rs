@@ -103,6 +103,8 @@ pub enum Event {
     Approval,
     /// A policy was loaded, promoted to the compiled engine, demoted from it, or rejected.
     Policy,
+    /// The store that replicas share was lost, or works again; see `note`.
+    Store,
     /// The journal repaired itself after a crash.
     Recovery,
     /// Records could not be kept for a while.
@@ -112,7 +114,7 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Start,
         Self::Stop,
         Self::Intent,
@@ -124,6 +126,7 @@ impl Event {
         Self::Repeated,
         Self::Approval,
         Self::Policy,
+        Self::Store,
         Self::Recovery,
         Self::Gap,
         Self::Rotation,
@@ -148,6 +151,7 @@ impl Event {
             Self::Repeated => "repeated",
             Self::Approval => "approval",
             Self::Policy => "policy",
+            Self::Store => "store",
             Self::Recovery => "recovery",
             Self::Gap => "gap",
             Self::Rotation => "rotation",
