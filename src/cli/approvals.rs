@@ -11,7 +11,6 @@ use super::{Failure, print};
 
 mod client;
 mod held;
-mod json;
 mod show;
 mod watch;
 

@@ -7,8 +7,10 @@ use super::form::{self, Form, bytes, count, flag, list, one_or_more, secret, tim
 use super::limits::{COMMENT_INTERVALS, STEP_TIMES};
 use super::oauth::public_url;
 use super::problem::wrong;
+use super::secret::Secret;
 use super::section::{Section, section};
 use super::sign_in::OidcConfig;
+use super::webhook::{self, WebhookConfig};
 use bartizan_edge::admin::approvers::{
     APPROVERS_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenDigest, UnfitToken,
 };
@@ -40,6 +42,10 @@ pub struct ApprovalsConfig {
     pub approvers: Vec<ApproverConfig>,
     /// Where approvers sign in (`oidc`).
     pub oidc: Option<OidcConfig>,
+    /// Who is told of held calls (`webhooks`).
+    pub webhooks: Vec<WebhookConfig>,
+    /// The key of the links in webhooks (`callback_key`). Default: one in the state directory.
+    pub callback_key: Option<Secret>,
 }
 
 /// A person or a program that may answer holds.
@@ -72,7 +78,7 @@ impl ApprovalsConfig {
                  first comes at once.",
             )
             .or(Some(Duration::from_secs(5)));
-        let (public_url, elicit) = page(s);
+        let (public_url, elicit) = pages(s);
         let holds = s.key("holds", count(1..=100_000), "Held calls that wait at once.").or(500);
         let holds_principal = s
             .key(
@@ -82,8 +88,19 @@ impl ApprovalsConfig {
                  ones are refused.",
             )
             .or(20);
+        let bytes = s
+            .key(
+                "bytes",
+                bytes(64 << 10..=1 << 30),
+                "Size of all held calls together, as approvers see them. Without room a call is \
+                 refused.",
+            )
+            .or(16 << 20);
         let approvers = approvers(s);
-        let oidc = oidc(s, &approvers);
+        let oidc = oidc(s);
+        let has_approvers = !approvers.is_empty() || oidc.is_some();
+        let webhooks = webhook::read(s, public_url.is_some(), has_approvers);
+        check_ids(s, oidc.as_ref(), &approvers, &webhooks);
         Self {
             wait,
             progress,
@@ -91,16 +108,11 @@ impl ApprovalsConfig {
             elicit,
             holds,
             holds_principal: holds_principal.min(holds),
-            bytes: s
-                .key(
-                    "bytes",
-                    bytes(64 << 10..=1 << 30),
-                    "Size of all held calls together, as approvers see them. Without room a call \
-                     is refused.",
-                )
-                .or(16 << 20),
+            bytes,
             approvers,
             oidc,
+            webhooks,
+            callback_key: webhook::key(s),
         }
     }
 
@@ -110,14 +122,53 @@ impl ApprovalsConfig {
     }
 }
 
-/// Reads `public_url` and `elicit`: where the page for approvers is, and whether agents are told so.
-fn page(s: &mut Section<'_>) -> (Option<String>, bool) {
+/// Reads `oidc`, which needs the address that people come back to.
+fn oidc(s: &mut Section<'_>) -> Option<OidcConfig> {
+    let oidc = s
+        .key(
+            "oidc",
+            section(OidcConfig::read),
+            "Where approvers sign in: an issuer of OpenID Connect.",
+        )
+        .optional("none")?;
+    if !s.has("public_url") {
+        let hint = "write the URL at which people reach `admin`, beside `oidc`: the issuer sends \
+                    them back to it";
+        s.problem("oidc", "`public_url` is missing", hint);
+    }
+    Some(oidc)
+}
+
+/// Nobody else has an id that somebody who signs in may have.
+fn check_ids(
+    s: &Section<'_>,
+    oidc: Option<&OidcConfig>,
+    approvers: &[ApproverConfig],
+    webhooks: &[WebhookConfig],
+) {
+    let Some(oidc) = oidc else { return };
+    let own = format!("{}:", oidc.name);
+    let like = |id: &str| id.get(..own.len()).is_some_and(|it| it.eq_ignore_ascii_case(&own));
+    let callbacks = webhooks.iter().filter_map(|webhook| webhook.callback.as_ref());
+    for (key, found) in [
+        ("approvers", approvers.iter().any(|approver| like(&approver.id))),
+        ("webhooks", callbacks.map(|callback| &callback.approver).any(|id| like(id))),
+    ] {
+        if found {
+            let what = format!("an id begins with `{own}`, as those of people who sign in");
+            s.problem(key, what, "choose another id, or another `name` for the issuer");
+        }
+    }
+}
+
+/// Where people reach the page of a held call, and whether agents are told.
+fn pages(s: &mut Section<'_>) -> (Option<String>, bool) {
     let public_url = s
         .key(
             "public_url",
             public_url(),
-            "The URL under which approvers reach `admin`, for links to the page of a held call, \
-             and for `oidc`, which needs it: https, or http on loopback.",
+            "The URL under which approvers reach `admin`, for links to the page of a held call: \
+             https, or http on loopback.",
         )
         .optional("none")
         .map(|url| url.trim_end_matches('/').to_owned());
@@ -138,31 +189,6 @@ fn page(s: &mut Section<'_>) -> (Option<String>, bool) {
         );
     }
     (public_url, elicit)
-}
-
-/// Reads `oidc`. Nobody with a token has an id that somebody who signs in may have.
-fn oidc(s: &mut Section<'_>, approvers: &[ApproverConfig]) -> Option<OidcConfig> {
-    let oidc = s
-        .key(
-            "oidc",
-            section(OidcConfig::read),
-            "Where approvers sign in: an issuer of OpenID Connect.",
-        )
-        .optional("none")?;
-    if !s.has("public_url") {
-        let hint = "write the URL at which people reach `admin`, beside `oidc`: the issuer sends \
-                    them back to it";
-        s.problem("oidc", "`public_url` is missing", hint);
-    }
-    let own = format!("{}:", oidc.name);
-    let like = |approver: &ApproverConfig| {
-        approver.id.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(&own))
-    };
-    if approvers.iter().any(like) {
-        let what = format!("an id begins with `{own}`, as those of people who sign in");
-        s.problem("approvers", what, "give the approver another id, or the issuer another `name`");
-    }
-    Some(oidc)
 }
 
 /// Reads `approvers`. Each has an id and a token of its own.

@@ -43,6 +43,7 @@ mod servers;
 mod principal;
 mod audit;
 mod sign_in;
+mod webhook;
 mod approvals;
 mod replicas;
 mod log;
@@ -73,6 +74,7 @@ pub use table::DocumentedKey;
 pub use terminate::{IssuerConfig, JwksConfig, TerminateConfig};
 pub use upstream::{ChildUpstream, Confine, HttpTransport, HttpUpstream, Inherit, Upstream};
 pub use warnings::Warning;
+pub use webhook::{CallbackConfig, WebhookConfig};
 pub use wrap::Wrap;
 
 use self::context::Context;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::StartError;
 use super::background::keep_running;
 use super::replicas::Replicas;
+use super::webhooks::Webhooks;
 use crate::config::{ApprovalsConfig, ApproverConfig, Config, read_pem};
 use bartizan_approvals::store::Store;
 use bartizan_approvals::store::embedded::FILE_NAME;
@@ -62,11 +63,13 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach, if there are any. From now on it is written down in time which holds are over.
+/// What approvers reach, if there are any. From now on it is written down in time which holds are over,
+/// and webhooks are told.
 ///
 /// # Errors
 ///
-/// What is configured for signing in cannot be used. Whether the issuer answers does not matter yet.
+/// A webhook, or what is configured for signing in, cannot be used. Whether the issuer answers does not
+/// matter yet.
 pub(super) fn answering(
     config: &Config,
     holding: Option<Holding>,
@@ -74,17 +77,23 @@ pub(super) fn answering(
 ) -> Result<Option<ApprovalsApi>, StartError> {
     let Some(Holding { approvals, .. }) = holding else { return Ok(None) };
     let sign_in = sign_in(&config.approvals)?;
+    let webhooks = Webhooks::open(&config.approvals, &config.state)?;
     let tended = Arc::clone(&approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
     let known = config.approvals.approvers.iter().map(|approver| {
         let ApproverConfig { id, groups, token } = approver;
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
-    let api = ApprovalsApi::new(approvals, Approvers::new(known), shared.clone());
-    Ok(Some(match sign_in {
-        Some(sign_in) => api.with_sign_in(sign_in),
-        None => api,
-    }))
+    let approvers = Approvers::new(known);
+    let mut api = ApprovalsApi::new(Arc::clone(&approvals), approvers, shared.clone());
+    if let Some(sign_in) = sign_in {
+        api = api.with_sign_in(sign_in);
+    }
+    if let Some(links) = webhooks.links.clone() {
+        api = api.with_links(links);
+    }
+    webhooks.start(&approvals, shared);
+    Ok(Some(api))
 }
 
 /// Signing in at an issuer, if one is configured.

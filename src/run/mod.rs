@@ -11,6 +11,7 @@ mod keeping;
 mod limit_log;
 pub mod diagnostics;
 mod services;
+mod webhooks;
 mod replicas;
 mod approvals;
 pub mod policies;

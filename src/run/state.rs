@@ -35,10 +35,7 @@ impl StateDirectory {
     ///
     /// The directory or the key cannot be created or read, or others can read or write them.
     pub(super) fn open(directory: &Path) -> Result<Self, StartError> {
-        let failed = |what: &str, error: std::io::Error| {
-            StartError::new("state", format!("`{}`: {what}: {error}", directory.display()))
-                .hint("name a directory that this user may write with `state:` (or `--state`)")
-        };
+        let failed = |what: &str, error: std::io::Error| failed(directory, what, &error);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -49,14 +46,7 @@ impl StateDirectory {
         private(&bartizan_audit::journal_directory(directory), "700")?;
         private(&path, "600")?;
         private(&directory.join(limit_log::FILE), "600")?;
-        let (digest_key, made_key) = match read_key(&path) {
-            Ok(Some(key)) => (key, false),
-            Ok(None) => {
-                let key = make_key(&path);
-                (key.map_err(|error| failed("its key cannot be created", error))?, true)
-            }
-            Err(error) => return Err(failed("its key cannot be read", error)),
-        };
+        let (digest_key, made_key) = read_or_make(directory, &path)?;
         Ok(Self { directory: directory.to_owned(), digest_key, made_key })
     }
 
@@ -100,6 +90,35 @@ impl StateDirectory {
         }
         Ok(journal)
     }
+}
+
+/// The key in `file` of the state directory, for another purpose than the digests. It is made if it is
+/// missing.
+///
+/// # Errors
+///
+/// It cannot be created or read, or others can read or write it.
+pub(super) fn key(directory: &Path, file: &str) -> Result<[u8; KEY_BYTES], StartError> {
+    let path = directory.join(file);
+    private(&path, "600")?;
+    Ok(read_or_make(directory, &path)?.0)
+}
+
+/// The key at `path`, and whether it was made.
+fn read_or_make(directory: &Path, path: &Path) -> Result<([u8; KEY_BYTES], bool), StartError> {
+    match read_key(path) {
+        Ok(Some(key)) => Ok((key, false)),
+        Ok(None) => match make_key(path) {
+            Ok(key) => Ok((key, true)),
+            Err(error) => Err(failed(directory, "its key cannot be created", &error)),
+        },
+        Err(error) => Err(failed(directory, "its key cannot be read", &error)),
+    }
+}
+
+fn failed(directory: &Path, what: &str, error: &std::io::Error) -> StartError {
+    StartError::new("state", format!("`{}`: {what}: {error}", directory.display()))
+        .hint("name a directory that this user may write with `state:` (or `--state`)")
 }
 
 /// Refuses a file or directory at `path` that is another user's, or that others may read or write:

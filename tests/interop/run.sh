@@ -2,8 +2,8 @@
 # Official MCP clients and servers, at pinned versions, directly and through Bartizan: what a client
 # sees must be the same. Needs node 20 or later, npm, python 3.10 or later, and network the first
 # time; installs under $BARTIZAN_CACHE. Arguments go to harness.py (--direct, --only WORD); `oauth`
-# alone plays oauth/run.py, `holds` alone holds.py, `sign-in` alone sign_in.py; all come last without
-# any.
+# alone plays oauth/run.py, `holds` alone holds.py, `sign-in` alone sign_in.py, `webhooks` alone
+# webhooks.py; they come last without any.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -42,9 +42,11 @@ python=$INTEROP/venv/bin/python
 [[ ${1:-} != oauth ]] || exec "$python" oauth/run.py
 [[ ${1:-} != holds ]] || exec "$python" holds.py
 [[ ${1:-} != sign-in ]] || exec "$python" sign_in.py
+[[ ${1:-} != webhooks ]] || exec "$python" webhooks.py
 "$python" harness.py "$@"
 if [[ $# -eq 0 ]]; then
     "$python" holds.py
     "$python" sign_in.py
+    "$python" webhooks.py
     exec "$python" oauth/run.py
 fi

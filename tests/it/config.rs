@@ -11,6 +11,7 @@ use bartizan::config::{
     Config, Confine, Front, HttpTransport, Inherit, LogFormat, PackRef, Problems, Secret,
     Surroundings, Upstream, Wrap,
 };
+use bartizan_edge::webhook::Template;
 use bartizan_gate::session::{Mode, RefusalForm};
 
 /// Reads `text` in a world with one variable, one credential file, and no path below `/gone`.
@@ -123,7 +124,11 @@ approvals: {wait: 2s, progress: off, public_url: 'https://desk.example/bartizan/
   {id: carol, groups: leads, token: 'carol-${env:ALICE}'}],
   oidc: {issuer: 'https://login.example/realm', name: corp, client_id: console, client_secret: '${env:TOKEN}',
     ca_file: ca.pem, scopes: [profile, groups], id_claim: email, principal_claims: [upn, /act/sub],
-    groups_claim: /realm/roles, groups: {on-call: sre, leads: [heads, chiefs]}, idle: 5m, session: 1h}}
+    groups_claim: /realm/roles, groups: {on-call: sre, leads: [heads, chiefs]}, idle: 5m, session: 1h},
+  callback_key: 'key of links ${env:ALICE}', webhooks: [
+  {name: chat-1, url: 'https://h/${env:TOKEN}', template: slack, groups: leads, timeout: 3s,
+    ca_file: ca.pem, callback: {approver: chat, lasts: 5m}},
+  {name: pager, url: 'http://localhost:1/p', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}]}
 replicas: {url: 'rediss://store.example:6380/2', user: gate, password: '${env:TOKEN}', ca_file: ca.pem,
   prefix: flags, timeout: 80ms, keys: ['${env:ALICE}-new', '${env:ALICE}']}
 otlp: {endpoint: 'http://127.0.0.1:4318', headers: {x-key: 'a ${env:TOKEN}'}}
@@ -210,6 +215,18 @@ servers:
     let groups = [("on-call".into(), of(&["sre"])), ("leads".into(), of(&["heads", "chiefs"]))];
     assert_eq!(oidc.groups, groups);
     assert_eq!([oidc.idle, oidc.session], [5, 60].map(Duration::from_mins));
+    let [chat, pager] = &approvals.webhooks[..] else { panic!("two webhooks") };
+    assert_eq!((&*chat.name, chat.url.expose()), ("chat-1", "https://h/t0ken"));
+    assert_eq!((chat.template, pager.template), (Template::Slack, Template::Plain));
+    assert_eq!((&chat.groups[..], pager.groups.len()), (&["leads".into()][..], 0));
+    assert_eq!([chat.timeout, pager.timeout], [3, 10].map(Duration::from_secs));
+    assert_eq!(chat.ca_file, Some("/etc/bartizan/ca.pem".into()));
+    let callback = chat.callback.as_ref().unwrap();
+    assert_eq!((&*callback.approver, callback.lasts), ("chat", Duration::from_mins(5)));
+    assert!(pager.callback.is_none() && chat.secret.is_none() && pager.secret.is_some());
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("h/t0ken") && !shown.contains("whsec_"), "{shown}");
+    assert!(approvals.callback_key.as_ref().unwrap().expose().ends_with(ALICE));
     let replicas = config.replicas.as_ref().unwrap();
     let store = &replicas.store;
     assert_eq!(
@@ -314,6 +331,9 @@ fn each_problem_names_its_place_and_a_next_step() {
         let oidc = format!("oidc: {{issuer: 'https://i', {keys}}}{more}");
         beside(&format!("approvals: {{public_url: 'https://d', {oidc}}}"))
     };
+    let alice = "approvers: [{id: a, token: '${env:ALICE}'}]";
+    let webhook = |keys: &str| beside(&format!("approvals: {{{alice}, webhooks: [{{{keys}}}]}}"));
+    let slack = |url: &str| format!("name: a, template: slack, url: '{url}'");
     let rows: Vec<(String, &str)> = vec![
         (String::new(), "the file: it is empty: name at least one server"),
         ("hello".into(), "the file: must be keys with values, is a text: write its keys below it, indented"),
@@ -425,6 +445,43 @@ fn each_problem_names_its_place_and_a_next_step() {
         (
             oidc(&format!("{GOOD}, name: Corp"), ", approvers: [{id: 'corp:x', token: '${env:ALICE}'}]"),
             "approvals.approvers (line 2): an id begins with `Corp:`, as those of people who sign in",
+        ),
+        (webhook("url: 'https://h/', template: slack"), "approvals.webhooks[0] (line 2): `name` is missing: write a name, such as"),
+        (webhook("name: a, template: slack"), "webhooks[0] (line 2): `url` is missing: write its address, like"),
+        (webhook("name: a, url: 'https://h/s3cret'"), "[0].secret: `secret` is missing: a receiver"),
+        (webhook("name: A b, template: slack, url: 'https://h/'"), "webhooks[0].name (line 2): is no name for a webhook"),
+        (webhook(&slack("http://h/s3cret")), "[0].url (line 2): messages would be sent unprotected: u"),
+        (webhook(&slack("https://u:s3cret@h/")), "webhooks[0].url (line 2): holds a user or a passw"),
+        (webhook(&slack("s3cret")), "webhooks[0].url (line 2): is no http or https URL: write it"),
+        (webhook(&slack("${file:/gone/s}")), "webhooks[0].url (line 2): file `/gone/s` cannot be"),
+        (webhook("name: a, url: 'https://h/', template: discord"), "template (line 2): must be `plain`, `slack` or `t"),
+        (
+            webhook("name: a, url: 'https://h/', secret: s3cret"),
+            "webhooks[0].secret (line 2): is not `whsec_` and base64 of 24 to 64 bytes: make one",
+        ),
+        (
+            webhook(&format!("{}, callback: {{approver: chat}}", slack("https://h/"))),
+            "webhooks[0].callback (line 2): links need the address at which people reach `admin`",
+        ),
+        (
+            beside(&format!(
+                "approvals: {{{alice}, public_url: 'https://h/', webhooks: [{{{}, callback: \
+                 {{approver: chat, lasts: 2d}}}}]}}",
+                slack("https://h/")
+            )),
+            "webhooks[0].callback.lasts (line 2): out of range: from 1m to 24h",
+        ),
+        (
+            webhook(&format!("{}}}, {{{}", slack("https://h/"), slack("https://h/"))),
+            "webhooks[1].name (line 2): stands twice: give each webhook a name of its own",
+        ),
+        (
+            beside(&format!("approvals: {{webhooks: [{{{}}}]}}", slack("https://h/"))),
+            "approvals.webhooks (line 2): nobody may answer, so no call is held: name `approvers`",
+        ),
+        (
+            beside("approvals: {callback_key: s3cret}"),
+            "approvals.callback_key (line 2): has less than 32 characters: make one with `openssl",
         ),
         (beside("otlp: {endpoint: 'ftp://x'}"), "otlp.endpoint (line 2): is no http or https URL"),
         (beside("log: {filter: 'a=b=c'}"), "log.filter (line 2): is no filter: "),

@@ -66,4 +66,5 @@ mod threats_stdio;
 mod tidy;
 mod unseen;
 mod vendors;
+mod webhooks;
 mod workbench;

@@ -203,8 +203,12 @@ fn play(page: &str) {
 
 /// A whole configuration must be valid if everything that it names exists.
 fn configuration(place: &str, body: &str) {
-    // Tokens must be long, and each approver's another one.
-    let secret = |name: &str| format!("{name:-<16}s3cret-s3cret-s3cret");
+    // Tokens must be long, and each approver's another one. Webhooks have secrets of other forms.
+    let secret = |name: &str| match name.rsplit('/').next() {
+        Some("chat-url") => "https://chat.example.com/services/s3cret".to_owned(),
+        Some("webhook-secret") => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+        _ => format!("{name:-<16}s3cret-s3cret-s3cret"),
+    };
     let surroundings = Surroundings {
         env: &|name| Some(secret(name)),
         read: &|path, _| Ok(secret(path.to_str().unwrap_or_default()).into_bytes()),

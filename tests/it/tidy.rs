@@ -104,6 +104,7 @@ const EDGE_READERS: &[&str] = &[
     "crates/edge/src/oauth/metadata.rs",
     "crates/edge/src/oauth/token.rs",
     "crates/edge/src/upstream/legacy_sse/conversation.rs",
+    "crates/edge/src/webhook/story.rs",
 ];
 
 /// Where methods are named.

@@ -16,6 +16,7 @@ pub mod record;
 pub mod store;
 pub mod ledger;
 pub mod view;
+pub mod parameters;
 pub mod service;
 
 pub use ledger::{AnswerError, Approver};

@@ -1,37 +1,16 @@
 //! Escapes text so that it cannot control a terminal or hide from a reader.
 //!
 //! Names of tools, methods and principals come from untrusted peers and are shown on an analyst's
-//! terminal. Invisible and control characters ([`is_unseen`]) are therefore always escaped: as JSON
+//! terminal. Invisible and control characters are therefore always escaped: as JSON
 //! escapes in the journal, as `\u{..}` in output for people. The journal's writer, `pretty` and
 //! `bartizan lock` use it.
 
-use std::fmt::Write as _;
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-use bartizan_gate::wire::unseen::is_unseen;
-
-/// Appends `text` to `out` with every invisible character as `\u{..}`. After `chars_max` characters
-/// of `text` the rest is left out and a mark says so. A backslash is doubled, so that no text can
-/// imitate an escape.
-pub fn push(out: &mut String, text: &str, chars_max: usize) {
-    for (count, c) in text.chars().enumerate() {
-        if count >= chars_max {
-            out.push('…');
-            return;
-        }
-        if is_unseen(c) {
-            // Writing to a `String` cannot fail.
-            write!(out, "\\u{{{:x}}}", u32::from(c)).unwrap_or_default();
-        } else if c == '\\' {
-            out.push_str("\\\\");
-        } else {
-            out.push(c);
-        }
-    }
-}
+pub use bartizan_gate::wire::inert::{escaped, push};
 
 /// Appends `value` to `out` as compact JSON with every invisible character escaped.
 ///
@@ -42,24 +21,7 @@ pub fn write_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> serde_
     value.serialize(&mut serde_json::Serializer::with_formatter(out, Inert))
 }
 
-/// `json` with every invisible character except LF as a JSON escape. Valid JSON can contain such
-/// characters only inside strings and LF only between tokens, so the meaning stays the same.
-pub fn escaped(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        if is_unseen(c) && c != '\n' {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                // Writing to a `String` cannot fail.
-                write!(out, "\\u{unit:04x}").unwrap_or_default();
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-/// A formatter for compact JSON that escapes the characters of [`is_unseen`]; everything else is as
+/// A formatter for compact JSON that escapes invisible characters; everything else is as
 /// serde writes it.
 struct Inert;
 

@@ -18,6 +18,7 @@
 //! | `budget` | Bounded counters of bytes, streams and requests. |
 //! | `aside` | Keeps long work off the serving threads. |
 //! | [`admin`] | Liveness and readiness, and answers of approvers, on a listener of its own. |
+//! | [`webhook`] | Tells other services of held calls, and makes the links that answer them. |
 //! | [`clock`] | The only reader of clocks. |
 
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub mod upstream;
 pub mod child;
 pub mod client;
 pub mod http;
+pub mod webhook;
 pub mod admin;
 
 pub use aside::processors;

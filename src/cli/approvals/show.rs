@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::held::{Answered, Held, Listed, One};
-use super::json::Parameters;
+use bartizan_approvals::parameters::Parameters;
 use bartizan_audit::inert;
 
 /// Characters of one text in a table.

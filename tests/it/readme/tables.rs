@@ -115,6 +115,11 @@ fn every_key_is_documented_and_no_other() {
         ("approvals: {zzzzzzzzzzzzzzzzzzzz: 1}", "approvals."),
         ("approvals: {approvers: [{zzzzzzzzzzzzzzzzzzzz: 1}]}", "approvals.approvers[]."),
         ("approvals: {oidc: {zzzzzzzzzzzzzzzzzzzz: 1}}", "approvals.oidc."),
+        ("approvals: {webhooks: [{zzzzzzzzzzzzzzzzzzzz: 1}]}", "approvals.webhooks[]."),
+        (
+            "approvals: {webhooks: [{callback: {zzzzzzzzzzzzzzzzzzzz: 1}}]}",
+            "approvals.webhooks[].callback.",
+        ),
         ("otlp: {zzzzzzzzzzzzzzzzzzzz: 1}", "otlp."),
         ("otlp: {credentials: {zzzzzzzzzzzzzzzzzzzz: 1}}", "otlp.credentials."),
         (
@@ -254,6 +259,16 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     } else if let Some(name) = key.strip_prefix("policy.bundle.") {
         let url = if matches!(name, "url" | "path") { "" } else { "url: 'https://h/b', " };
         rest = format!("policy: {{bundle: {{{url}{}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("approvals.webhooks[].") {
+        let written = match name.strip_prefix("callback.") {
+            Some(name) => format!("callback: {{approver: b, {}}}", written(name)),
+            None => written(name),
+        };
+        let hook = "name: a, url: 'https://h', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let approvers = "[{id: a, token: 0123456789abcdef0123456789abcdef}]";
+        rest = format!(
+            "approvals: {{public_url: 'https://a', approvers: {approvers}, webhooks: [{{{hook}, {written}}}]}}"
+        );
     } else if let Some((section, name)) = key.split_once('.') {
         rest = format!("{section}: {{{}}}", written(name));
     } else {

@@ -18,6 +18,18 @@ pub struct Approver {
     pub groups: Vec<Box<str>>,
 }
 
+impl Approver {
+    /// Whether he may answer a call of `principal` that asks one of the groups `asked`, or anybody if
+    /// there is none.
+    pub fn may_answer(&self, principal: &str, asked: &[Box<str>]) -> bool {
+        // The requester is no approver (threat I3), in whichever case the names are written.
+        let himself = self.id.eq_ignore_ascii_case(principal);
+        let named = !self.id.is_empty() && self.id.len() <= APPROVER_BYTES_MAX;
+        let member = asked.is_empty() || asked.iter().any(|group| self.groups.contains(group));
+        named && member && !himself
+    }
+}
+
 /// An answer as given.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
@@ -136,13 +148,7 @@ impl Ledger {
             return Err(AnswerError::NotPending(state));
         }
         let subject = &hold.asked.subject;
-        let name = &given.by.id;
-        // The requester is no approver (threat I3), in whichever case the names are written.
-        let himself = name.eq_ignore_ascii_case(&subject.principal);
-        let named = !name.is_empty() && name.len() <= APPROVER_BYTES_MAX;
-        let member = subject.approvers.is_empty()
-            || subject.approvers.iter().any(|group| given.by.groups.contains(group));
-        if himself || !named || !member {
+        if !given.by.may_answer(&subject.principal, &subject.approvers) {
             return Err(AnswerError::NotAllowed);
         }
         if given.reason.len() > self.limits.reason_bytes {

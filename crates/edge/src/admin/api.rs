@@ -6,13 +6,13 @@
 //! | `GET /approvals/changes?after=N` | The number of the latest change, once it is not N; at the latest after [`CHANGES_WAIT`]. |
 //! | `GET /approvals/{id}` | One held call, whole. |
 //! | `POST /approvals/{id}/grant`, `POST /approvals/{id}/refuse` | What it is now. |
+//! | `GET` and `POST /callback/{link}` | A page for people, see `callback`; the link is the token. |
 //!
-//! Each needs `Authorization: Bearer` with an approver's token, or cookie and key of a session of
-//! [`super::sign_in`]; the network address proves nothing. No cookie is worth anything by itself, so no
-//! other site can use a browser's; a request that names another site as its origin is refused all the
-//! same. Each answer, also one that does not count, is in the journal before it takes effect.
-
-mod pages;
+//! Each but the last needs `Authorization: Bearer` with an approver's token, or cookie and key of a
+//! session of [`super::sign_in`]; the network address proves nothing. No cookie is worth anything by
+//! itself, so no other site can use a browser's; a request that names another site as its origin is
+//! refused all the same. Each answer, also one that does not count, is in the journal before it takes
+//! effect.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -27,6 +27,9 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::Value;
 
+mod callback;
+mod pages;
+
 use self::pages::{NO_SESSION, Page};
 use super::answer::{Answer, BODY_BYTES_MAX, Verdict};
 use super::approvers::{Approvers, Caller, FailureLimit};
@@ -36,6 +39,7 @@ use super::reply::{self, And, Body, Problem};
 use super::sign_in::{NoSession, SignIn};
 use crate::Shared;
 use crate::upstream::{Media, media};
+use crate::webhook::link::{Links, PATH as LINKS};
 use bartizan_approvals::{AnswerError, Approvals, HoldState, HoldView};
 use bartizan_gate::evidence::record::AuditRecord;
 use bartizan_gate::session::{DoorFacts, DoorRefusal};
@@ -60,6 +64,8 @@ pub struct ApprovalsApi {
     slots: Arc<Slots>,
     shared: Shared,
     sign_in: Option<SignIn>,
+    /// The links of webhooks, if any sends some.
+    links: Option<Arc<Links>>,
 }
 
 /// A request, by its path.
@@ -106,6 +112,7 @@ impl ApprovalsApi {
             slots: Arc::default(),
             shared,
             sign_in: None,
+            links: None,
         }
     }
 
@@ -115,10 +122,18 @@ impl ApprovalsApi {
         Self { sign_in: Some(sign_in), ..self }
     }
 
+    /// Answers `links`, too.
+    #[must_use]
+    pub fn with_links(self, links: Arc<Links>) -> Self {
+        Self { links: Some(links), ..self }
+    }
+
     /// Whether it answers requests for `path`.
     pub(super) fn has(path: &str) -> bool {
         let below = |rest: &str| rest.is_empty() || rest.starts_with('/');
-        path.strip_prefix(ROOT).is_some_and(below) || Page::of(path).is_some()
+        path.starts_with(LINKS)
+            || path.strip_prefix(ROOT).is_some_and(below)
+            || Page::of(path).is_some()
     }
 
     /// Answers `request` of `peer`, whose connection is at `place`.
@@ -128,6 +143,9 @@ impl ApprovalsApi {
         peer: IpAddr,
         place: &Place,
     ) -> Response<Body> {
+        if request.uri().path().starts_with(LINKS) {
+            return self.follow(request, peer, place).await;
+        }
         match self.handle(request, peer, place).await {
             Ok(response) => response,
             Err(problem) => problem.response(),
@@ -162,7 +180,11 @@ impl ApprovalsApi {
             Target::Answer(id, verdict) => {
                 let body = read(&parts.headers, body).await?;
                 let answer = Answer::read(body, verdict).map_err(malformed)?;
-                blocking(move || self.judge(&id, verdict, &answer, &by)).await
+                blocking(move || {
+                    let hold = self.judge(&id, verdict, &answer, &by)?;
+                    Ok(reply::of(&One { approval: shown(&hold, true) }))
+                })
+                .await
             }
         }
     }
@@ -244,7 +266,7 @@ impl ApprovalsApi {
         verdict: Verdict,
         answer: &Answer,
         caller: &Caller,
-    ) -> Result<Response<Body>, Problem> {
+    ) -> Result<HoldView, Problem> {
         let now = self.shared.now();
         let found = self.approvals.get(id);
         let by = &*caller.approver;
@@ -270,8 +292,7 @@ impl ApprovalsApi {
             Verdict::Refuse => self.approvals.refuse(id, by, reason, now),
         };
         // Somebody else may have been faster, or the store may not take it.
-        let hold = done.map_err(|error| self.not_counted(&said, &error))?;
-        Ok(reply::of(&One { approval: shown(&hold, true) }))
+        done.map_err(|error| self.not_counted(&said, &error))
     }
 
     /// Records an answer that does not count. Returns why it does not, or that there were too many.
@@ -445,6 +466,11 @@ async fn read(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
     if media(headers) != Some(Media::Json) || is_coded(headers) {
         return Err(MEDIA_TYPE);
     }
+    in_time(body).await
+}
+
+/// The bytes of `body`, which must be small and come soon.
+async fn in_time(body: Incoming) -> Result<Bytes, Problem> {
     tokio::time::timeout(BODY_TIME, collect(body)).await.unwrap_or(Err(SLOW))
 }
 

@@ -8,6 +8,7 @@ pub mod hex;
 pub mod protocol;
 pub mod document;
 pub mod unseen;
+pub mod inert;
 pub(crate) mod fold;
 pub mod method;
 pub mod name;

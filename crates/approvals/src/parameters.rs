@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-use bartizan_audit::inert;
-use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};
+use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value, write_string};
+use bartizan_gate::wire::inert;
 
 /// A text longer than this says how long it is, characters.
 const UNMARKED_CHARS_MAX: usize = 200;
@@ -27,16 +27,16 @@ const LIMITS: DocumentLimits = DocumentLimits {
 };
 
 /// A JSON text that was read.
-pub(super) struct Parameters(Document);
+pub struct Parameters(Document);
 
 impl Parameters {
     /// Reads `text`; `None` if it is not strict JSON, which the firewall never sends.
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub fn read(text: &str) -> Option<Self> {
         Document::read(Bytes::copy_from_slice(text.as_bytes()), &LIMITS).ok().map(Self)
     }
 
     /// The text for a person; ends with a line end.
-    pub(super) fn pretty(&self) -> String {
+    pub fn pretty(&self) -> String {
         let mut out = String::new();
         push(&mut out, self.0.root(), 0);
         out.push('\n');
@@ -46,7 +46,7 @@ impl Parameters {
     /// What differs from `before`, each a line with an RFC 6901 pointer: `+` is new, `-` is gone,
     /// `~` has another value. Empty if nothing does. Further ones than [`DIFFERENCES_MAX`] are
     /// counted.
-    pub(super) fn differences(&self, before: &Self) -> String {
+    pub fn differences(&self, before: &Self) -> String {
         let mut found = Differences::default();
         found.compare(before.0.root(), self.0.root());
         let Differences { mut lines, more, .. } = found;
@@ -229,9 +229,8 @@ fn leaf(value: Value<'_>) -> String {
 /// `text` as a string of JSON, in which every invisible character is an escape.
 fn quoted(text: &str) -> String {
     let mut out = Vec::new();
-    // Writing a text to a vector cannot fail.
-    inert::write_json(text, &mut out).unwrap_or_default();
-    String::from_utf8(out).unwrap_or_default()
+    write_string(&mut out, text);
+    inert::escaped(&String::from_utf8_lossy(&out))
 }
 
 #[cfg(test)]
