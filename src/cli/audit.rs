@@ -83,6 +83,12 @@ pub struct TailArgs {
     /// Only records with this decision.
     #[arg(long, value_parser = ["permit", "deny"])]
     pub decision: Vec<String>,
+    /// Only records of operations with this effect: read, write, destructive and so on.
+    #[arg(long)]
+    pub effect: Vec<String>,
+    /// Only records with this reason: the code of a rule, or one of the firewall's own.
+    #[arg(long)]
+    pub rule: Vec<String>,
     /// Only records in this MAESTRO layer.
     #[arg(long, value_parser = ["L1", "L2", "L3", "L4", "L5", "L6", "L7", "X"])]
     pub layer: Vec<String>,
@@ -288,6 +294,8 @@ fn filter(args: &TailArgs, now: SystemTime) -> Filter {
         method: args.method.clone(),
         event: args.event.clone(),
         decision: args.decision.clone(),
+        effect: args.effect.clone(),
+        rule: args.rule.clone(),
         layer: args.layer.clone(),
         finding: args.finding.clone(),
         principal: args.principal.clone(),

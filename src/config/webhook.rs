@@ -73,8 +73,8 @@ pub(super) fn key(s: &mut Section<'_>) -> Option<Secret> {
         "callback_key",
         key,
         "What links in webhooks are authenticated with: at least 32 characters, made at random; may \
-         hold a reference. Without it, `callback.key` in `state`, which is made once. Replicas need \
-         the same.",
+         hold a reference. Without it, `replicas.keys` or, if there are none, `callback.key` in \
+         `state`, which is made once.",
     )
     .optional("none")
 }

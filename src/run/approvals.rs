@@ -13,6 +13,7 @@ use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, Ope
 use bartizan_edge::Shared;
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::Approvers;
+use bartizan_edge::admin::overview::Overview;
 use bartizan_edge::admin::sign_in::{ClientConfig, People, SignIn, SignInConfig};
 use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
@@ -63,8 +64,8 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach, if there are any. From now on it is written down in time which holds are over,
-/// and webhooks are told.
+/// What approvers reach, `overview` included; `None` if nobody may answer. From now on it is written
+/// down in time which holds are over, and webhooks are told.
 ///
 /// # Errors
 ///
@@ -72,27 +73,28 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
 /// matter yet.
 pub(super) fn answering(
     config: &Config,
-    holding: Option<Holding>,
     shared: &Shared,
+    overview: Overview,
 ) -> Result<Option<ApprovalsApi>, StartError> {
-    let Some(Holding { approvals, .. }) = holding else { return Ok(None) };
+    let Some(Holding { approvals, .. }) = &shared.holding else { return Ok(None) };
     let sign_in = sign_in(&config.approvals)?;
-    let webhooks = Webhooks::open(&config.approvals, &config.state)?;
-    let tended = Arc::clone(&approvals);
+    let webhooks = Webhooks::open(config)?;
+    let tended = Arc::clone(approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
     let known = config.approvals.approvers.iter().map(|approver| {
         let ApproverConfig { id, groups, token } = approver;
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
     let approvers = Approvers::new(known);
-    let mut api = ApprovalsApi::new(Arc::clone(&approvals), approvers, shared.clone());
+    let mut api =
+        ApprovalsApi::new(Arc::clone(approvals), approvers, shared.clone()).with_overview(overview);
     if let Some(sign_in) = sign_in {
         api = api.with_sign_in(sign_in);
     }
     if let Some(links) = webhooks.links.clone() {
         api = api.with_links(links);
     }
-    webhooks.start(&approvals, shared);
+    webhooks.start(approvals, shared);
     Ok(Some(api))
 }
 

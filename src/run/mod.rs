@@ -14,6 +14,7 @@ mod services;
 mod webhooks;
 mod replicas;
 mod approvals;
+mod overview;
 pub mod policies;
 mod terminate;
 pub(crate) mod confinement;
@@ -221,9 +222,7 @@ async fn build(
     boot: &str,
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
-    for warning in config.warnings() {
-        tracing::warn!(at = warning.at, what = warning.what, "configuration");
-    }
+    warn_of(config);
     let readiness = Readiness::new();
     readiness.ready(Component::Journal);
     let protected = edges::protected(config)?;
@@ -252,7 +251,7 @@ async fn build(
         clock,
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
-        holding: holding.clone(),
+        holding,
     };
     keeper.tend(&shared);
     limit_log.tend(&shared);
@@ -262,7 +261,8 @@ async fn build(
     let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
-    let answering = approvals::answering(config, holding, &shared)?;
+    let overview = overview::of(config, &protected, journal);
+    let answering = approvals::answering(config, &shared, overview)?;
     let edges = edges::Edges { sockets, launching: &launching, answering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
@@ -282,6 +282,13 @@ async fn build(
         export,
         drain: config.limits.drain,
     })
+}
+
+/// Logs what is allowed in `config` and probably not meant.
+fn warn_of(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!(at = warning.at, what = warning.what, "configuration");
+    }
 }
 
 /// Says whether there is a policy at the start.

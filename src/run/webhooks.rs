@@ -1,6 +1,5 @@
 //! The webhooks of a run: connects them, and gives their links a key.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +14,12 @@ use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 use super::StartError;
 use super::background::keep_running;
 use super::state;
-use crate::config::{ApprovalsConfig, WebhookConfig, read_pem};
+use crate::config::{ApprovalsConfig, Config, WebhookConfig, read_pem};
 
-/// The file in the state directory with the key of links, unless the configuration names one.
+/// The file in the state directory with the key of links, unless the configuration has one.
 const KEY_FILE: &str = "callback.key";
+/// What keys of replicas are derived for.
+const LINKS: &str = "links that answer held calls";
 /// The pause before a second attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -29,13 +30,14 @@ pub(super) struct Webhooks {
 }
 
 impl Webhooks {
-    /// Prepares those of `config`; opens no connection yet. `state` is the state directory.
+    /// Prepares those of `config`; opens no connection yet.
     ///
     /// # Errors
     ///
     /// A file cannot be read or written, or an address cannot be used.
-    pub(super) fn open(config: &ApprovalsConfig, state: &Path) -> Result<Self, StartError> {
-        let links = links(config, state)?.map(Arc::new);
+    pub(super) fn open(config: &Config) -> Result<Self, StartError> {
+        let links = links(config)?.map(Arc::new);
+        let config = &config.approvals;
         let opened = config.webhooks.iter().map(|webhook| open(webhook, config, links.as_ref()));
         Ok(Self { webhooks: opened.collect::<Result<_, _>>()?, links })
     }
@@ -76,8 +78,9 @@ fn open(
 }
 
 /// The links of all webhooks that send some.
-fn links(config: &ApprovalsConfig, state: &Path) -> Result<Option<Links>, StartError> {
-    let answering: Vec<(Box<str>, Answering)> = config
+fn links(config: &Config) -> Result<Option<Links>, StartError> {
+    let approvals = &config.approvals;
+    let answering: Vec<(Box<str>, Answering)> = approvals
         .webhooks
         .iter()
         .filter_map(|webhook| {
@@ -87,16 +90,18 @@ fn links(config: &ApprovalsConfig, state: &Path) -> Result<Option<Links>, StartE
             Some((webhook.name.clone(), Answering { approver, lasts: callback.lasts }))
         })
         .collect();
-    let (false, Some(public_url)) = (answering.is_empty(), &config.public_url) else {
+    let (false, Some(public_url)) = (answering.is_empty(), &approvals.public_url) else {
         return Ok(None);
     };
-    let made;
-    let key = if let Some(key) = &config.callback_key {
-        key.expose().as_bytes()
-    } else {
-        made = state::key(state, KEY_FILE)?;
-        &made
+    // A link of one instance is opened by the others.
+    let keys: Vec<Vec<u8>> = match (&approvals.callback_key, &config.replicas) {
+        (Some(key), _) => vec![key.expose().as_bytes().to_vec()],
+        (None, Some(replicas)) => {
+            replicas.keys.iter().map(|key| key.derive(LINKS).to_vec()).collect()
+        }
+        (None, None) => vec![state::key(&config.state, KEY_FILE)?.to_vec()],
     };
-    let links = Links::new(key, public_url, answering);
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    let links = Links::new(&keys, public_url, answering);
     links.map(Some).ok_or_else(|| StartError::new("approvals.callback_key", "is too short"))
 }

@@ -3,7 +3,8 @@
 # sees must be the same. Needs node 20 or later, npm, python 3.10 or later, and network the first
 # time; installs under $BARTIZAN_CACHE. Arguments go to harness.py (--direct, --only WORD); `oauth`
 # alone plays oauth/run.py, `holds` alone holds.py, `sign-in` alone sign_in.py, `webhooks` alone
-# webhooks.py; they come last without any.
+# webhooks.py; they come last without any. `console` plays console/run.py, for
+# console.sh.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -43,6 +44,7 @@ python=$INTEROP/venv/bin/python
 [[ ${1:-} != holds ]] || exec "$python" holds.py
 [[ ${1:-} != sign-in ]] || exec "$python" sign_in.py
 [[ ${1:-} != webhooks ]] || exec "$python" webhooks.py
+[[ ${1:-} != console ]] || exec "$python" console/run.py "${@:2}"
 "$python" harness.py "$@"
 if [[ $# -eq 0 ]]; then
     "$python" holds.py

@@ -89,17 +89,28 @@ impl Desk {
 
     /// A desk whose records go to `sink`.
     fn with(sink: Arc<Sink>) -> Self {
-        Self::made(sink, |api| api)
+        Self::within(sink, ApprovalLimits::default())
     }
 
     /// A desk whose records go to `sink`, where `make` says what else approvers reach.
     fn made(sink: Arc<Sink>, make: impl FnOnce(ApprovalsApi) -> ApprovalsApi) -> Self {
+        Self::whole(sink, ApprovalLimits::default(), make)
+    }
+
+    fn within(sink: Arc<Sink>, limits: ApprovalLimits) -> Self {
+        Self::whole(sink, limits, |api| api)
+    }
+
+    fn whole(
+        sink: Arc<Sink>,
+        limits: ApprovalLimits,
+        make: impl FnOnce(ApprovalsApi) -> ApprovalsApi,
+    ) -> Self {
         let (mut shared, _) = shared();
         shared.sink = Arc::<Sink>::clone(&sink);
         let clock = shared.clock;
         let store = Box::new(MemoryStore::new());
-        let opened =
-            Approvals::open(store, ApprovalLimits::default(), Box::new(move || clock.now()));
+        let opened = Approvals::open(store, limits, Box::new(move || clock.now()));
         let approvals = Arc::new(opened.unwrap());
         let known =
             [("alice", ALICE, "on-call"), ("bob", BOB, "leads"), ("agent", AGENT, "on-call")].map(
@@ -224,6 +235,54 @@ async fn a_held_call_is_listed_shown_and_granted_once() {
     assert_eq!(all["approvals"][0]["state"], "spent");
     let none = read(&desk.get("/approvals?state=pending", ALICE).await);
     assert_eq!(none["approvals"], json!([]));
+}
+
+/// A list holds no parameters, and no more than a bounded number of calls and bytes.
+#[tokio::test]
+async fn a_list_of_held_calls_is_bounded() {
+    let limits = ApprovalLimits {
+        holds: 2000,
+        holds_per_principal: 2000,
+        holds_per_server: 2000,
+        bytes: 1 << 30,
+        bytes_per_principal: 1 << 30,
+        bytes_per_hold: 1 << 20,
+        asks: 2000,
+        ..ApprovalLimits::default()
+    };
+    let desk = Desk::within(Arc::default(), limits);
+    let asked = |number: usize, tag: usize| {
+        let mut hold = hold(&format!("publish-{number:04}"), "{}", 1);
+        hold.tags = vec!["t".repeat(tag).into()];
+        desk.ask(&hold.keyed())
+    };
+    let waiters: Vec<_> = (0..510).map(|number| asked(number, 1)).collect();
+    let listed = read(&desk.get("/approvals", ALICE).await);
+    assert_eq!((&listed["approver"], &listed["more"]), (&json!("alice"), &json!(10)));
+    assert_eq!(listed["approvals"].as_array().unwrap().len(), 500);
+    // Those that have waited longest; several may have been asked in the same millisecond.
+    let asked_at = |hold: &Value| hold["asked_unix_ms"].as_u64().unwrap();
+    let all = desk.approvals.list(&[HoldState::Pending]);
+    let times: Vec<u64> = listed["approvals"].as_array().unwrap().iter().map(asked_at).collect();
+    let longest: Vec<u64> = all.iter().take(500).map(|hold| hold.asked_unix_ms).collect();
+    assert_eq!(times, longest);
+    for waiter in waiters {
+        waiter.cancel(desk.shared.now());
+    }
+    let ended = read(&desk.get("/approvals?state=ended", ALICE).await);
+    assert_eq!(ended["more"], json!(10));
+    let times: Vec<u64> = ended["approvals"].as_array().unwrap().iter().map(asked_at).collect();
+    let newest: Vec<u64> = all.iter().skip(10).map(|hold| hold.asked_unix_ms).collect();
+    assert_eq!(times, newest);
+    assert_eq!(read(&desk.get("/approvals", ALICE).await)["approvals"], json!([]));
+
+    let _waiters: Vec<_> = (600..630).map(|number| asked(number, 200_000)).collect();
+    let reply = desk.get("/approvals", ALICE).await;
+    assert!(reply.body.len() < 5 << 20, "{}", reply.body.len());
+    let listed = read(&reply);
+    let shown = listed["approvals"].as_array().unwrap().len();
+    assert!(shown > 10 && shown < 30, "{shown}");
+    assert_eq!(listed["more"], json!(30 - shown));
 }
 
 #[tokio::test]
@@ -525,6 +584,10 @@ async fn the_page_is_its_own_files_and_its_policy_keeps_all_else_out() {
     for (path, media) in [
         ("/console", "text/html; charset=utf-8"),
         ("/console/app.js", "text/javascript; charset=utf-8"),
+        ("/console/audit.js", "text/javascript; charset=utf-8"),
+        ("/console/calls.js", "text/javascript; charset=utf-8"),
+        ("/console/servers.js", "text/javascript; charset=utf-8"),
+        ("/console/text.js", "text/javascript; charset=utf-8"),
         ("/console/style.css", "text/css; charset=utf-8"),
     ] {
         let reply = desk.send(&format!("GET {path}"), "", "").await;
@@ -554,14 +617,25 @@ async fn the_page_is_its_own_files_and_its_policy_keeps_all_else_out() {
         assert_eq!(posted.status, 405, "{path}");
         files.push(reply.text().to_owned());
     }
-    let [page, script, style] = &files[..] else { panic!("three files") };
+    let [page, scripts @ .., style] = &files[..] else { panic!("page, scripts and style") };
+    let script = &scripts.concat();
     for (what, text) in [("page", page), ("script", script), ("style", style)] {
         for foreign in ["http:", "https:", "//cdn", "@import", "url(", "data:"] {
             assert!(!text.contains(foreign), "{what}: {foreign}");
         }
     }
     // Only names of files stand in the page: no code, no style, no handler.
-    assert_eq!((page.matches("<script").count(), page.matches("defer></script>").count()), (1, 1));
+    let loaded = r#"<script type="module" src="console/app.js"></script>"#;
+    assert_eq!((page.matches("<script").count(), page.matches(loaded).count()), (1, 1));
+    // And a script loads only files of this list.
+    for part in script.split(" from \"").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(
+            ["./audit.js", "./calls.js", "./servers.js", "./text.js"].contains(&name),
+            "{name}"
+        );
+    }
+    assert!(!script.contains("import("));
     for inline in ["<style", " style=", " onclick", " onload", " onerror", "javascript:"] {
         assert!(!page.contains(inline), "{inline}");
     }

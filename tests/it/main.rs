@@ -42,6 +42,7 @@ mod oauth;
 mod opa_builtins;
 mod opa_meaning;
 mod otlp;
+mod overview;
 mod packs;
 mod policies;
 mod readme;

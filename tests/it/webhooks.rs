@@ -163,7 +163,7 @@ pub(crate) struct Setup {
     /// The approver of its links.
     pub(crate) approver: Option<&'static str>,
     pub(crate) lasts: Duration,
-    pub(crate) key: &'static [u8],
+    pub(crate) keys: &'static [&'static [u8]],
 }
 
 impl Default for Setup {
@@ -173,7 +173,7 @@ impl Default for Setup {
             groups: &["on-call"],
             approver: Some("chat"),
             lasts: Duration::from_mins(30),
-            key: KEY,
+            keys: &[KEY],
         }
     }
 }
@@ -251,7 +251,7 @@ impl Desk {
         let links = setup.approver.map(|approver| {
             let answering = answering(approver, setup.groups, setup.lasts);
             let url = "https://approvals.example.com/b";
-            Arc::new(Links::new(setup.key, url, [("hook".into(), answering)]).unwrap())
+            Arc::new(Links::new(setup.keys, url, [("hook".into(), answering)]).unwrap())
         });
         if let Some(links) = &links {
             api = api.with_links(Arc::clone(links));

@@ -178,16 +178,23 @@ impl Approvals {
     pub fn list(&self, states: &[HoldState]) -> Vec<HoldView> {
         let now = (self.clock)();
         let inner = lock(&self.inner);
-        let at_ms = inner.ledger.time(now);
-        let mut holds: Vec<&HoldRecord> = inner
-            .ledger
-            .holds()
-            .filter(|hold| states.contains(&inner.ledger.state(hold, at_ms)))
-            .collect();
-        holds.sort_by(|one, other| {
-            (one.asked.at_ms, &one.asked.id).cmp(&(other.asked.at_ms, &other.asked.id))
-        });
+        let holds = inner.in_states(states, now);
         holds.into_iter().map(|hold| inner.view(hold, now)).collect()
+    }
+
+    /// The same without the parameters of the calls, and `max` at most: of those that are pending the
+    /// ones that were asked first, else the ones that were asked last. Also how many more there are.
+    pub fn summaries(&self, states: &[HoldState], max: usize) -> (Vec<HoldView>, usize) {
+        let now = (self.clock)();
+        let inner = lock(&self.inner);
+        let mut holds = inner.in_states(states, now);
+        let more = holds.len().saturating_sub(max);
+        if *states == [HoldState::Pending] {
+            holds.truncate(max);
+        } else {
+            holds.drain(..more);
+        }
+        (holds.into_iter().map(|hold| inner.summary(hold, now)).collect(), more)
     }
 
     /// The ids of the holds in `state`. It costs little: no hold is copied.
@@ -580,6 +587,21 @@ fn hold_written(write: &Write) -> Option<&str> {
 }
 
 impl Inner {
+    fn in_states(&self, states: &[HoldState], now: Now) -> Vec<&HoldRecord> {
+        let at_ms = self.ledger.time(now);
+        let is_in = |hold: &&HoldRecord| states.contains(&self.ledger.state(hold, at_ms));
+        let mut holds: Vec<&HoldRecord> = self.ledger.holds().filter(is_in).collect();
+        holds.sort_by(|one, other| {
+            (one.asked.at_ms, &one.asked.id).cmp(&(other.asked.at_ms, &other.asked.id))
+        });
+        holds
+    }
+
+    fn summary(&self, hold: &HoldRecord, now: Now) -> HoldView {
+        let waiting = self.waiting.get(&hold.asked.id).map_or(0, |waiting| waiting.calls);
+        HoldView::summary(&self.ledger, hold, waiting, now)
+    }
+
     fn view(&self, hold: &HoldRecord, now: Now) -> HoldView {
         let waiting = self.waiting.get(&hold.asked.id).map_or(0, |waiting| waiting.calls);
         HoldView::new(&self.ledger, hold, waiting, now)

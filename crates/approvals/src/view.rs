@@ -84,10 +84,12 @@ pub struct HoldView {
     pub environments: Vec<Box<str>>,
     /// What earlier calls have selected at the server, by name: where the call lands may depend on it.
     pub facts: BTreeMap<Box<str>, Box<str>>,
-    /// The parameters as they would be sent: a JSON text, to be shown whole.
+    /// The parameters as they would be sent: a JSON text, to be shown whole; empty in a summary.
     pub shown: Box<str>,
+    /// Size of the parameters, bytes.
+    pub bytes: usize,
     /// [`Self::shown`] of the last call of the same principal, server, method and target that was
-    /// granted.
+    /// granted; absent in a summary.
     pub previous: Option<Box<str>>,
     /// Digest of the tool's definition.
     pub definition: Option<Box<str>>,
@@ -124,6 +126,16 @@ pub struct HoldView {
 impl HoldView {
     /// `hold` at `now`, for which `waiting` calls wait.
     pub(crate) fn new(ledger: &Ledger, hold: &HoldRecord, waiting: usize, now: Now) -> Self {
+        let shown = hold.asked.shown.clone();
+        Self {
+            shown,
+            previous: previous(ledger, hold),
+            ..Self::summary(ledger, hold, waiting, now)
+        }
+    }
+
+    /// The same without parameters.
+    pub(crate) fn summary(ledger: &Ledger, hold: &HoldRecord, waiting: usize, now: Now) -> Self {
         let at_ms = ledger.time(now);
         let asked = &*hold.asked;
         let of = &asked.subject;
@@ -146,8 +158,9 @@ impl HoldView {
             tags: of.tags.clone(),
             environments: of.environments.clone(),
             facts: of.facts.clone(),
-            shown: asked.shown.clone(),
-            previous: previous(ledger, hold),
+            shown: Box::default(),
+            bytes: asked.shown.len(),
+            previous: None,
             definition: of.definition.clone(),
             revision: of.revision.clone(),
             code: of.code.clone(),

@@ -162,6 +162,18 @@ pub struct DecisionRecord {
     pub engine: String,
 }
 
+impl DecisionRecord {
+    /// The codes of its reasons, and of the duties: the part of `hold:second-pair` after the colon.
+    pub(super) fn codes(&self) -> impl Iterator<Item = &str> {
+        let reasons = self.reasons.iter().map(|reason| reason.code.as_str());
+        let duties = self
+            .obligations
+            .iter()
+            .map(|duty| duty.split_once(':').map_or(&**duty, |(_, code)| code));
+        reasons.chain(duties)
+    }
+}
+
 /// See [`ReasonFacts`](bartizan_gate::evidence::record::ReasonFacts).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]

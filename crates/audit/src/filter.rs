@@ -3,7 +3,7 @@
 //! A record is selected if it has one of the listed values for every field with a list. Pure: it
 //! reads parsed records and knows no files.
 
-use super::entry::JournalRecord;
+use super::entry::{DecisionRecord, JournalRecord};
 
 /// The wanted values by field. An empty list selects every value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct Filter {
     pub event: Vec<String>,
     /// `permit` or `deny`.
     pub decision: Vec<String>,
+    /// Effects of operations, such as `read` or `write`.
+    pub effect: Vec<String>,
+    /// Codes of rules that decided or made a duty of the call, and the firewall's own codes.
+    pub rule: Vec<String>,
     /// MAESTRO layers, `L1` to `L7` or `X`.
     pub layer: Vec<String>,
     /// Identifiers of findings.
@@ -40,12 +44,16 @@ impl Filter {
     pub fn admits(&self, entry: &JournalRecord) -> bool {
         let tool = entry.target.as_ref().and_then(|target| target.tool.as_deref());
         let decision = entry.decision.as_ref().map(|decision| decision.effect.as_str());
+        let effect = entry.operation.as_ref().map(|operation| operation.effect.as_str());
+        let mut rules = entry.decision.iter().flat_map(DecisionRecord::codes);
         let layer = entry.maestro.as_ref().map(|maestro| maestro.layer.as_str());
         matches_any(&self.server, entry.server.as_deref())
             && matches_any(&self.tool, tool)
             && matches_any(&self.method, entry.method.as_deref())
             && matches_any(&self.event, Some(&entry.event))
             && matches_any(&self.decision, decision)
+            && matches_any(&self.effect, effect)
+            && (self.rule.is_empty() || rules.any(|rule| matches_any(&self.rule, Some(rule))))
             && matches_any(&self.layer, layer)
             && matches_any(&self.finding, entry.finding.as_deref())
             && matches_any(&self.principal, entry.principal.as_deref())
@@ -61,7 +69,43 @@ fn matches_any(wanted: &[String], found: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::{OperationRecord, ReasonRecord};
     use super::*;
+
+    #[test]
+    fn a_rule_decides_or_makes_a_duty_of_a_call() {
+        let reason = |code: &str| ReasonRecord { code: code.to_owned(), ..ReasonRecord::default() };
+        let decision = DecisionRecord {
+            effect: "permit".to_owned(),
+            reasons: vec![reason("open"), reason("a:b")],
+            obligations: vec!["hold:second-pair".to_owned(), "redact".to_owned()],
+            ..DecisionRecord::default()
+        };
+        let operation =
+            OperationRecord { effect: "write".to_owned(), ..OperationRecord::default() };
+        let entry = JournalRecord {
+            decision: Some(decision),
+            operation: Some(operation),
+            ..JournalRecord::default()
+        };
+        for (rule, found) in [
+            ("open", true),
+            ("a:b", true),
+            ("second-pair", true),
+            ("redact", true),
+            ("hold:second-pair", false),
+            ("b", false),
+            ("", false),
+        ] {
+            let filter = Filter { rule: vec![rule.to_owned()], ..Filter::default() };
+            assert_eq!(filter.admits(&entry), found, "{rule}");
+        }
+        for (effect, found) in [("write", true), ("read", false)] {
+            let filter = Filter { effect: vec![effect.to_owned()], ..Filter::default() };
+            assert_eq!(filter.admits(&entry), found);
+            assert!(!filter.admits(&JournalRecord::default()), "there is no operation");
+        }
+    }
 
     #[test]
     fn every_question_must_be_answered() {

@@ -139,6 +139,11 @@ impl Journal {
         *self.head.borrow()
     }
 
+    /// The same, for whoever waits for the next ones.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
     /// A reader that follows the journal from `from_seq` on. It reads the files and may lag behind
     /// by any amount; the writer never waits for it.
     pub fn follow(&self, from_seq: u64) -> Follower {

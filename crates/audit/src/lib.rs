@@ -1,10 +1,11 @@
 //! The audit journal, and everything that reads it.
 //!
 //! [`journal`] is the only writer: it appends records. [`recover`] repairs a directory after a
-//! crash, [`tail`] reads records, [`verify`] checks that none was changed or removed, [`pretty`]
-//! formats them for people, and [`export`] sends them to services: as spans ([`otlp`]) and as OPA's
-//! decision logs ([`decisions`]). Nothing here decides anything, and no reader can slow the writer
-//! down. `docs/audit.md` describes records and commands for users.
+//! crash, [`tail`] reads records and [`recent`] the newest of them backwards, [`verify`] checks that
+//! none was changed or removed, [`pretty`] formats them for people, and [`export`] sends them to
+//! services: as spans ([`otlp`]) and as OPA's decision logs ([`decisions`]). Nothing here decides
+//! anything, and no reader can slow the writer down. `docs/audit.md` describes records and commands
+//! for users.
 //!
 //! # What is in a journal directory
 //!
@@ -48,6 +49,7 @@ pub mod journal;
 pub mod tail;
 pub mod verify;
 pub mod filter;
+pub mod recent;
 pub mod pretty;
 pub mod span;
 pub mod export;

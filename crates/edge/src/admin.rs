@@ -34,6 +34,7 @@ mod console;
 mod answer;
 mod record;
 pub mod sign_in;
+pub mod overview;
 pub mod api;
 
 use self::api::ApprovalsApi;

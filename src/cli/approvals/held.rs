@@ -38,6 +38,9 @@ impl<T: DeserializeOwned> Page<T> {
 pub(super) struct Listed {
     pub(super) change: u64,
     pub(super) approvals: Vec<Held>,
+    /// How many are left out.
+    #[serde(default)]
+    pub(super) more: u64,
 }
 
 /// The answer about one.

@@ -42,6 +42,9 @@ pub(super) fn table(listed: &Listed, state: &str) -> String {
         out.push_str(line.trim_end());
         out.push('\n');
     }
+    if listed.more > 0 {
+        writeln!(out, "… and {} more", listed.more).unwrap_or_default();
+    }
     out
 }
 

@@ -140,7 +140,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 22, "{sections:?}");
+    assert_eq!(sections.len(), 23, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);

@@ -2,6 +2,7 @@
 
 use super::*;
 
+const OTHER_KEY: &[u8] = b"the key of links in other tests.";
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 
 /// The links of the latest message, as paths of the listener.
@@ -173,7 +174,7 @@ async fn a_link_of_another_key_or_of_an_earlier_configuration_is_worth_nothing()
     let waiter = desk.ask(&hold("publish", "{}", 1));
     let [grant, refuse] = links(&receiver, 1).await;
     for setup in [
-        Setup { key: b"the key of links in other tests.", ..Setup::default() },
+        Setup { keys: &[OTHER_KEY], ..Setup::default() },
         Setup { groups: &["on-call", "leads"], ..Setup::default() },
         Setup { groups: &["on-call-"], ..Setup::default() },
         Setup { groups: &[], ..Setup::default() },
@@ -188,6 +189,13 @@ async fn a_link_of_another_key_or_of_an_earlier_configuration_is_worth_nothing()
         }
     }
     assert_eq!(waiter.state(), HoldState::Pending);
+    // Another instance, which has a newer key as well, while keys are exchanged.
+    let newer = Setup { keys: &[OTHER_KEY, KEY], ..Setup::default() };
+    let quiet = Receiver::start(&[]);
+    let other = Desk::over(&quiet, &newer, Arc::default(), Some(&desk));
+    assert_eq!(other.look(&refuse).await.status, 200);
+    let [newest, _] = links(&quiet, 1).await;
+    assert_eq!(desk.look(&newest).await.status, 404);
     let same = Desk::over(&receiver, &Setup::default(), Arc::default(), Some(&desk));
     assert_eq!(same.follow(&grant).await.status, 200, "a restart changes nothing");
 }

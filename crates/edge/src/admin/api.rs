@@ -2,11 +2,13 @@
 //!
 //! | Request | Answer |
 //! |---|---|
-//! | `GET /approvals`, with `?state=pending` (the default) or `?state=all` | The held calls. |
+//! | `GET /approvals`, with `?state=` and a state, `ended` or `all`; `pending` by default | The held calls. |
 //! | `GET /approvals/changes?after=N` | The number of the latest change, once it is not N; at the latest after [`CHANGES_WAIT`]. |
 //! | `GET /approvals/{id}` | One held call, whole. |
 //! | `POST /approvals/{id}/grant`, `POST /approvals/{id}/refuse` | What it is now. |
 //! | `GET` and `POST /callback/{link}` | A page for people, see `callback`; the link is the token. |
+//!
+//! [`super::overview`] has what else they may look at.
 //!
 //! Each but the last needs `Authorization: Bearer` with an approver's token, or cookie and key of a
 //! session of [`super::sign_in`]; the network address proves nothing. No cookie is worth anything by
@@ -26,6 +28,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::watch;
 
 mod callback;
 mod pages;
@@ -33,6 +36,7 @@ mod pages;
 use self::pages::{NO_SESSION, Page};
 use super::answer::{Answer, BODY_BYTES_MAX, Verdict};
 use super::approvers::{Approvers, Caller, FailureLimit};
+use super::overview::{AUDIT, Overview, SERVERS};
 use super::places::{Place, Slots};
 use super::record;
 use super::reply::{self, And, Body, Problem};
@@ -40,7 +44,7 @@ use super::sign_in::{NoSession, SignIn};
 use crate::Shared;
 use crate::upstream::{Media, media};
 use crate::webhook::link::{Links, PATH as LINKS};
-use bartizan_approvals::{AnswerError, Approvals, HoldState, HoldView};
+use bartizan_approvals::{AnswerError, Approvals, Approver, HoldState, HoldView};
 use bartizan_gate::evidence::record::AuditRecord;
 use bartizan_gate::session::{DoorFacts, DoorRefusal};
 use bartizan_outbound::is_coded;
@@ -49,6 +53,10 @@ use bartizan_outbound::is_coded;
 const ROOT: &str = "/approvals";
 /// Time for the body of an answer.
 const BODY_TIME: Duration = Duration::from_secs(5);
+/// Held calls in a list at most.
+const LISTED_MAX: usize = 500;
+/// Bytes of the held calls in a list at most.
+const LISTED_BYTES_MAX: usize = 4 << 20;
 /// Of a body that is too large, so much is read before it is refused, bytes.
 const DISCARDED_BYTES_MAX: usize = 256 << 10;
 /// How long a request for changes waits for one.
@@ -64,6 +72,7 @@ pub struct ApprovalsApi {
     slots: Arc<Slots>,
     shared: Shared,
     sign_in: Option<SignIn>,
+    overview: Option<Arc<Overview>>,
     /// The links of webhooks, if any sends some.
     links: Option<Arc<Links>>,
 }
@@ -75,14 +84,21 @@ enum Target {
     Changes { after: Option<u64> },
     One(Box<str>),
     Answer(Box<str>, Verdict),
+    Records(Box<str>),
+    RecordsAfter(Option<u64>),
+    Servers,
 }
 
 /// A list, in which the parameters of each call are left out.
 #[derive(Debug, Serialize)]
 struct Listed {
+    /// The id of the approver who asks.
+    approver: Box<str>,
     /// The number of the latest change that it may have.
     change: u64,
     approvals: Vec<Value>,
+    /// How many are left out.
+    more: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,6 +128,7 @@ impl ApprovalsApi {
             slots: Arc::default(),
             shared,
             sign_in: None,
+            overview: None,
             links: None,
         }
     }
@@ -122,6 +139,12 @@ impl ApprovalsApi {
         Self { sign_in: Some(sign_in), ..self }
     }
 
+    /// Shows approvers `overview`, too.
+    #[must_use]
+    pub fn with_overview(self, overview: Overview) -> Self {
+        Self { overview: Some(Arc::new(overview)), ..self }
+    }
+
     /// Answers `links`, too.
     #[must_use]
     pub fn with_links(self, links: Arc<Links>) -> Self {
@@ -130,9 +153,11 @@ impl ApprovalsApi {
 
     /// Whether it answers requests for `path`.
     pub(super) fn has(path: &str) -> bool {
-        let below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        let is_below = |root: &&str| {
+            path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         path.starts_with(LINKS)
-            || path.strip_prefix(ROOT).is_some_and(below)
+            || [ROOT, AUDIT, SERVERS].iter().any(is_below)
             || Page::of(path).is_some()
     }
 
@@ -168,8 +193,14 @@ impl ApprovalsApi {
         let target = Target::of(parts.uri.path(), parts.uri.query())?;
         target.check_method(&parts.method)?;
         match target {
-            Target::Changes { after } => self.changes(after).await,
-            Target::List(states) => blocking(move || Ok(self.list(&states))).await,
+            Target::Changes { after } => self.changed(self.approvals.changes(), after).await,
+            Target::RecordsAfter(after) => self.changed(self.overview()?.head(), after).await,
+            Target::Records(query) => self.records(query).await,
+            Target::Servers => {
+                let overview = self.overview()?;
+                blocking(move || Ok(reply::of(&overview.servers(&self.shared)))).await
+            }
+            Target::List(states) => blocking(move || Ok(self.list(&states, &by.approver))).await,
             Target::One(id) => {
                 blocking(move || {
                     let found = self.approvals.get(&id).ok_or(UNKNOWN)?;
@@ -235,15 +266,29 @@ impl ApprovalsApi {
         if self.failures.allows(peer, now.uptime) { Ok(()) } else { Err(FAILURES) }
     }
 
-    fn list(&self, states: &[HoldState]) -> Response<Body> {
+    fn list(&self, states: &[HoldState], by: &Approver) -> Response<Body> {
         // Before the list, so that a change in between is not missed.
         let change = *self.approvals.changes().borrow();
-        let approvals = self.approvals.list(states).iter().map(|hold| shown(hold, false)).collect();
-        reply::of(&Listed { change, approvals })
+        let (holds, mut more) = self.approvals.summaries(states, LISTED_MAX);
+        let (mut approvals, mut bytes) = (Vec::new(), 0_usize);
+        for hold in &holds {
+            let listed = shown(hold, false);
+            bytes = bytes.saturating_add(listed.to_string().len());
+            if bytes > LISTED_BYTES_MAX {
+                more = more.saturating_add(1);
+            } else {
+                approvals.push(listed);
+            }
+        }
+        reply::of(&Listed { approver: by.id.clone(), change, approvals, more })
     }
 
-    async fn changes(&self, after: Option<u64>) -> Result<Response<Body>, Problem> {
-        let mut changes = self.approvals.changes();
+    /// Waits until `changes` is not at `after`.
+    async fn changed(
+        &self,
+        mut changes: watch::Receiver<u64>,
+        after: Option<u64>,
+    ) -> Result<Response<Body>, Problem> {
         let change = tokio::select! {
             () = self.shared.closing.cancelled() => return Err(STOPPING),
             waited = tokio::time::timeout(
@@ -257,6 +302,25 @@ impl ApprovalsApi {
             },
         };
         Ok(reply::of(&Changed { change }))
+    }
+
+    fn overview(&self) -> Result<Arc<Overview>, Problem> {
+        self.overview.clone().ok_or(NOT_FOUND)
+    }
+
+    async fn records(&self, query: Box<str>) -> Result<Response<Body>, Problem> {
+        let overview = self.overview()?;
+        let turn = overview.readings().acquire_owned().await.map_err(|_closed| STOPPING)?;
+        blocking(move || {
+            let found = overview.recent(&query);
+            drop(turn);
+            let found = found.map_err(|error| {
+                tracing::error!(%error, "the journal cannot be read for an approver");
+                UNREADABLE
+            })?;
+            Ok(reply::json(StatusCode::OK, found.ok_or(QUERY)?))
+        })
+        .await
     }
 
     /// Answers the hold `id`: recorded first, then done.
@@ -318,12 +382,9 @@ impl ApprovalsApi {
 /// A hold as JSON; without its parameters unless `whole`.
 fn shown(hold: &HoldView, whole: bool) -> Value {
     let mut value = serde_json::to_value(hold).unwrap_or_default();
-    if let Some(members) = value.as_object_mut() {
-        members.insert("bytes".to_owned(), hold.shown.len().into());
-        if !whole {
-            members.remove("shown");
-            members.remove("previous");
-        }
+    if let Some(members) = value.as_object_mut().filter(|_| !whole) {
+        members.remove("shown");
+        members.remove("previous");
     }
     value
 }
@@ -385,6 +446,21 @@ fn not_pending(state: HoldState) -> &'static str {
 impl Target {
     /// What `path` and `query` name.
     fn of(path: &str, query: Option<&str>) -> Result<Self, Problem> {
+        if let Some(rest) = path.strip_prefix(AUDIT) {
+            return match rest {
+                "" => Ok(Self::Records(query.unwrap_or_default().into())),
+                "/changes" => Ok(Self::RecordsAfter(after(query)?)),
+                _ => Err(NOT_FOUND),
+            };
+        }
+        if path.starts_with(SERVERS) {
+            let is_plain = query.unwrap_or_default().is_empty();
+            return match path {
+                SERVERS if is_plain => Ok(Self::Servers),
+                SERVERS => Err(QUERY),
+                _ => Err(NOT_FOUND),
+            };
+        }
         let rest = path.strip_prefix(ROOT).unwrap_or_default();
         let mut parts = rest.split('/').skip(1);
         let target = match (parts.next(), parts.next(), parts.next()) {
@@ -400,7 +476,12 @@ impl Target {
 
     fn check_method(&self, method: &Method) -> Result<(), Problem> {
         let (wanted, allowed) = match self {
-            Self::List(_) | Self::Changes { .. } | Self::One(_) => (Method::GET, "GET"),
+            Self::List(_)
+            | Self::Changes { .. }
+            | Self::One(_)
+            | Self::Records(_)
+            | Self::RecordsAfter(_)
+            | Self::Servers => (Method::GET, "GET"),
             Self::Answer(..) => (Method::POST, "POST"),
         };
         if *method == wanted {
@@ -415,6 +496,7 @@ fn states(query: Option<&str>) -> Result<Vec<HoldState>, Problem> {
     match query.unwrap_or_default() {
         "" | "state=pending" => Ok(vec![HoldState::Pending]),
         "state=all" => Ok(HoldState::ALL.to_vec()),
+        "state=ended" => Ok(HoldState::ALL.into_iter().filter(|state| !state.is_open()).collect()),
         other => {
             let named = other.strip_prefix("state=");
             let found = HoldState::ALL.into_iter().find(|state| Some(state.as_str()) == named);
@@ -550,8 +632,8 @@ const QUERY: Problem = Problem::new(
     StatusCode::BAD_REQUEST,
     "query",
     "the query is not one that this path takes",
-    "write `?state=` with a state or `all` after `/approvals`, `?after=` with a number after \
-     `/approvals/changes`",
+    "write `?state=` with a state, `ended` or `all` after `/approvals`, `?after=` with a number \
+     after `/changes`, filters after `/audit` as docs/approvals.md says",
 );
 const METHOD: Problem = Problem::new(
     StatusCode::METHOD_NOT_ALLOWED,
@@ -589,6 +671,12 @@ const UNRECORDED: Problem = Problem::new(
     "not-recorded",
     "it cannot be recorded, so it does not happen",
     "see `/readyz` for what is wrong with the journal, then try again",
+);
+const UNREADABLE: Problem = Problem::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "unreadable",
+    "the journal cannot be read",
+    "see the log of the program",
 );
 const INTERNAL: Problem = Problem::new(
     StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,6 +1,6 @@
-//! The page on which people answer held calls in a browser, at `/console`.
+//! The page on which people answer held calls, read the journal and look at servers, at `/console`.
 //!
-//! Three files, as they are in `console/`: nothing is built, and nothing is loaded from elsewhere.
+//! A few files, as they are in `console/`: nothing is built, and nothing is loaded from elsewhere.
 //! They hold nothing of any call. The page asks for an approver's token, keeps it for as long as it is
 //! open, and calls [`super::api`] with it. Its policy (Content Security Policy, Trusted Types) lets
 //! only these files run, and lets no text become markup: all that it shows was written by agents.
@@ -12,11 +12,17 @@ use bytes::Bytes;
 use super::reply::{self, Body};
 
 /// Path, media type and content of each file.
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("/console", "text/html; charset=utf-8", include_str!("console/index.html")),
-    ("/console/app.js", "text/javascript; charset=utf-8", include_str!("console/app.js")),
+    ("/console/app.js", SCRIPT, include_str!("console/app.js")),
+    ("/console/audit.js", SCRIPT, include_str!("console/audit.js")),
+    ("/console/calls.js", SCRIPT, include_str!("console/calls.js")),
+    ("/console/servers.js", SCRIPT, include_str!("console/servers.js")),
+    ("/console/text.js", SCRIPT, include_str!("console/text.js")),
     ("/console/style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
 ];
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// What the page may do: run and look like its own files say, and ask this listener.
 const POLICY: HeaderValue = HeaderValue::from_static(

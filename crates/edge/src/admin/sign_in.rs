@@ -11,7 +11,7 @@
 //! A session is worth something only with its cookie and with its key, which the page gets after the
 //! `#` of its address, where no server and no referrer sees it, and sends in a header of its own: no
 //! other page can send that header, because that needs a permission (CORS) that is never given. What
-//! changes something needs the `Origin` of this page as well (threat I22). [`super::api`] asks who it is,
+//! changes something needs the `Origin` of this page as well (threat I32). [`super::api`] asks who it is,
 //! here.
 
 mod message;

@@ -40,7 +40,8 @@ pub struct Answering {
 
 /// Makes and checks links.
 pub struct Links {
-    key: Hmac<Sha256>,
+    /// All of them open links, the first one makes them.
+    keys: Vec<Hmac<Sha256>>,
     root: Box<str>,
     /// By the name of the webhook that sends them.
     answering: BTreeMap<Box<str>, Answering>,
@@ -76,18 +77,20 @@ pub enum BadLink {
 
 impl Links {
     /// Links below `public_url`, which has no slash at its end, for the webhooks of `answering`.
-    /// `None` if the key has less than [`KEY_BYTES_MIN`] bytes.
+    /// All of `keys` open links, the first one makes them. `None` if there is none, or one has less
+    /// than [`KEY_BYTES_MIN`] bytes.
     pub fn new(
-        key: &[u8],
+        keys: &[&[u8]],
         public_url: &str,
         answering: impl IntoIterator<Item = (Box<str>, Answering)>,
     ) -> Option<Self> {
-        if key.len() < KEY_BYTES_MIN {
+        if keys.is_empty() || keys.iter().any(|key| key.len() < KEY_BYTES_MIN) {
             return None;
         }
-        let key = Hmac::<Sha256>::new_from_slice(key).ok()?;
+        let keys = keys.iter().map(|key| Hmac::<Sha256>::new_from_slice(key));
+        let keys = keys.collect::<Result<_, _>>().ok()?;
         let root = format!("{public_url}{}", PATH.trim_end_matches('/')).into();
-        Some(Self { key, root, answering: answering.into_iter().collect() })
+        Some(Self { keys, root, answering: answering.into_iter().collect() })
     }
 
     /// What links begin with.
@@ -105,6 +108,7 @@ impl Links {
         now: Now,
     ) -> Option<(u64, [String; 2])> {
         let Answering { approver, lasts } = self.answering.get(webhook)?;
+        let key = self.keys.first()?;
         let answered = hold.answers.iter().any(|answer| answer.by == approver.id);
         let may = approver.may_answer(&hold.principal, &hold.approvers);
         let until_ms = hold.asked_unix_ms.saturating_add(millis(*lasts));
@@ -113,7 +117,7 @@ impl Links {
         }
         let made = [Verdict::Grant, Verdict::Refuse].map(|verdict| {
             let parts = [name(verdict), &until_ms.to_string(), &hold.id, &hold.digest, webhook];
-            let mac = self.mac(&parts, approver).finalize().into_bytes();
+            let mac = mac(key, &parts, approver).finalize().into_bytes();
             let [verdict, until, hold, digest, webhook] = parts;
             let mac = URL_SAFE_NO_PAD.encode(mac);
             [verdict, until, hold, digest, webhook, &mac].join(&SEPARATOR.to_string())
@@ -128,15 +132,17 @@ impl Links {
     /// It stands for nothing.
     pub fn open(&self, token: &str, now: Now) -> Result<Link, BadLink> {
         let parts: Vec<&str> = token.split(SEPARATOR).collect();
-        let [verdict, until, hold, digest, webhook, mac] = parts[..] else {
+        let [verdict, until, hold, digest, webhook, tag] = parts[..] else {
             return Err(BadLink::Forged);
         };
         let Answering { approver, .. } = self.answering.get(webhook).ok_or(BadLink::Forged)?;
-        let mac = URL_SAFE_NO_PAD.decode(mac).map_err(|_| BadLink::Forged)?;
-        // In constant time (threat I17).
-        self.mac(&[verdict, until, hold, digest, webhook], approver)
-            .verify_slice(&mac)
-            .map_err(|_| BadLink::Forged)?;
+        let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| BadLink::Forged)?;
+        // Each in constant time (threat I17).
+        let signed = [verdict, until, hold, digest, webhook];
+        let is_of = |key: &Hmac<Sha256>| mac(key, &signed, approver).verify_slice(&tag).is_ok();
+        if !self.keys.iter().any(is_of) {
+            return Err(BadLink::Forged);
+        }
         let verdict = [Verdict::Grant, Verdict::Refuse].into_iter().find(|it| name(*it) == verdict);
         let until_ms: u64 = until.parse().map_err(|_| BadLink::Forged)?;
         if until_ms <= wall_ms(now) {
@@ -149,16 +155,16 @@ impl Links {
             digest: digest.into(),
         })
     }
+}
 
-    /// Over all parts and the approver, each after its length, so that none can be taken for another.
-    fn mac(&self, parts: &[&str; 5], approver: &Approver) -> Hmac<Sha256> {
-        let texts = [PURPOSE].into_iter().chain(*parts).chain([&*approver.id]);
-        let texts = texts.chain(approver.groups.iter().map(|group| &**group));
-        texts.fold(self.key.clone(), |mac, text| {
-            let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
-            mac.chain_update(length.to_be_bytes()).chain_update(text)
-        })
-    }
+/// Over all parts and the approver, each after its length, so that none can be taken for another.
+fn mac(key: &Hmac<Sha256>, parts: &[&str; 5], approver: &Approver) -> Hmac<Sha256> {
+    let texts = [PURPOSE].into_iter().chain(*parts).chain([&*approver.id]);
+    let texts = texts.chain(approver.groups.iter().map(|group| &**group));
+    texts.fold(key.clone(), |mac, text| {
+        let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        mac.chain_update(length.to_be_bytes()).chain_update(text)
+    })
 }
 
 fn name(verdict: Verdict) -> &'static str {

@@ -1,6 +1,6 @@
 //! The body for an incoming webhook of Slack: a message in Block Kit.
 //!
-//! Threat I18: what strangers wrote stands in `plain_text`, in which Slack gives no character a meaning but `&`,
+//! Threat I23: what strangers wrote stands in `plain_text`, in which Slack gives no character a meaning but `&`,
 //! `<` and `>` (`<!channel>`, `<@U1>`, `<https://…|text>`), and these are written as entities. The
 //! parameters stand in a code block: a grave accent, which could end it, is written as a JSON escape.
 //! Slack is asked to fetch no link.

@@ -229,7 +229,8 @@ impl Gate {
         &self.config.frame
     }
 
-    pub(super) fn observes(&self) -> bool {
+    /// Whether decisions are recorded and not enforced.
+    pub fn observes(&self) -> bool {
         self.config.mode == Mode::Observe
     }
 

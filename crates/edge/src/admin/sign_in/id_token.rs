@@ -1,5 +1,5 @@
 //! What an issuer says of a person: the ID token, verified (OpenID Connect Core §3.1.3.7; threat
-//! I21).
+//! I31).
 //!
 //! Pure: token, keys and time in, a caller out. The signature, `exp`, `nbf` and the forms that a token
 //! may have are checked as for access tokens ([`crate::oauth::token`]); what an ID token needs beside is

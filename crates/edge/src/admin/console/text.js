@@ -1,0 +1,146 @@
+// Puts texts into the page. What agents and servers wrote becomes text (`textContent`), never markup,
+// and characters that are not seen are written by their code points.
+
+export const byId = (id) => document.getElementById(id);
+
+/** Most lines of either text that are compared; the work grows with their product. */
+const DIFF_LINES_MAX = 1000;
+/** Deepest level that is indented. */
+const DEPTH_MAX = 40;
+
+// What `crates/gate/src/wire/unseen/table.rs` lists: default ignorable code points, controls, formats
+// and blanks. Beyond it spaces that look like another one, and what has no character or no glyph.
+const UNSEEN = /[\p{Default_Ignorable_Code_Point}\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Zl}\p{Zp}\u00a0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000\u{13441}\u{13442}\u{16fe4}\u{1d159}]/u;
+
+/** Adds `text` to `place`; what is not seen gets a mark. Returns how many marks it made. */
+export function put(place, text, keepLines) {
+  let plain = "";
+  let marks = 0;
+  const flush = () => {
+    if (plain) place.append(document.createTextNode(plain));
+    plain = "";
+  };
+  for (const character of text) {
+    if (keepLines && character === "\n") {
+      plain += character;
+    } else if (UNSEEN.test(character)) {
+      flush();
+      const mark = document.createElement("span");
+      mark.className = "unseen";
+      mark.textContent = "U+" + character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+      place.append(mark);
+      marks += 1;
+    } else {
+      plain += character;
+    }
+  }
+  flush();
+  return marks;
+}
+
+/** Puts `text` into `place` in place of what it holds. */
+export function show(place, text, keepLines) {
+  place.replaceChildren();
+  return put(place, text, keepLines);
+}
+
+/** An element with `text`. */
+export function make(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text) put(made, text);
+  return made;
+}
+
+/** Adds a name and its value to a list of facts; nothing without a value. */
+export function fact(place, name, text) {
+  if (text === null || text === undefined || text === "") return;
+  place.append(make("dt", "", name), make("dd", "", String(text)));
+}
+
+/** A time as people read it, in UTC as in the journal. */
+export function moment(unixMs) {
+  return new Date(unixMs).toISOString().replace("T", " ").slice(0, 19) + " UTC";
+}
+
+/** A length of time in its two largest units. */
+export function span(ms) {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  const minutes = Math.floor(seconds / 60);
+  const hours = Math.floor(minutes / 60);
+  const units = hours > 0 ? [[hours, "h"], [minutes % 60, "min"]] : minutes > 0 ? [[minutes, "min"], [seconds % 60, "s"]] : [[seconds, "s"]];
+  return units.filter(([count], at) => at === 0 || count > 0).map(([count, unit]) => count + " " + unit).join(" ");
+}
+
+/** Breaks a JSON text into lines. Numbers stay as they were sent: nothing is rounded. */
+export function pretty(json) {
+  const lines = [];
+  let line = "";
+  let depth = 0;
+  const end = () => {
+    lines.push("  ".repeat(Math.min(depth, DEPTH_MAX)) + line.trim());
+    line = "";
+  };
+  const token = /"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s"[\]{},:]+/gsu;
+  let previous = "";
+  for (const [part] of json.matchAll(token)) {
+    if (part === "{" || part === "[") {
+      line += part;
+      end();
+      depth += 1;
+    } else if (part === "}" || part === "]") {
+      if (previous === "{" || previous === "[") {
+        depth -= 1;
+        line = lines.pop().trim() + part;
+      } else {
+        end();
+        depth -= 1;
+        line = part;
+      }
+    } else if (part === ",") {
+      line += part;
+      end();
+    } else if (part === ":") {
+      line += ": ";
+    } else if (part.startsWith('"')) {
+      // Decoded and written anew: what an escape means is seen, and a line end stays an escape.
+      line += JSON.stringify(JSON.parse(part));
+    } else {
+      line += part;
+    }
+    previous = part;
+  }
+  end();
+  return lines;
+}
+
+/** The lines of both texts in order, each with " ", "-" or "+"; null where they are too long. */
+export function difference(before, after) {
+  if (before.length > DIFF_LINES_MAX || after.length > DIFF_LINES_MAX) return null;
+  const width = after.length + 1;
+  const common = new Uint16Array((before.length + 1) * width);
+  for (let i = before.length - 1; i >= 0; i -= 1) {
+    for (let j = after.length - 1; j >= 0; j -= 1) {
+      common[i * width + j] = before[i] === after[j]
+        ? common[(i + 1) * width + j + 1] + 1
+        : Math.max(common[(i + 1) * width + j], common[i * width + j + 1]);
+    }
+  }
+  const lines = [];
+  let i = 0;
+  let j = 0;
+  while (i < before.length || j < after.length) {
+    if (i < before.length && j < after.length && before[i] === after[j]) {
+      lines.push([" ", before[i]]);
+      i += 1;
+      j += 1;
+    } else if (j >= after.length || (i < before.length && common[(i + 1) * width + j] >= common[i * width + j + 1])) {
+      lines.push(["-", before[i]]);
+      i += 1;
+    } else {
+      lines.push(["+", after[j]]);
+      j += 1;
+    }
+  }
+  return lines;
+}
