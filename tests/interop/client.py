@@ -122,19 +122,22 @@ class Player:
         if step.get("progress"):
             async def note(done: float, total: float | None, message: str | None) -> None:
                 progress.append({"progress": done, "total": total, "message": message})
-            result = await ask(client, step["method"], params, note)
+            result = await ask(client, step["method"], params, note, step.get("timeout"))
             return {"result": shown(result), "progress": progress}
-        return {"result": shown(await ask(client, step["method"], params))}
+        return {"result": shown(await ask(client, step["method"], params, None, step.get("timeout")))}
 
 
-async def ask(client: Client, method: str, params: Any, progress: Any = None) -> Any:
+async def ask(client: Client, method: str, params: Any, progress: Any = None, timeout_ms: int | None = None) -> Any:
     match method:
         case "ping":
             return await client.send_ping()
         case "tools/list":
             return await client.list_tools(cache_mode="bypass")
         case "tools/call":
-            return await client.call_tool(params["name"], params["arguments"], progress_callback=progress)
+            limit = timeout_ms / 1000 if timeout_ms else None
+            return await client.call_tool(
+                params["name"], params["arguments"], read_timeout_seconds=limit, progress_callback=progress
+            )
         case "resources/list":
             return await client.list_resources(cache_mode="bypass")
         case "resources/templates/list":

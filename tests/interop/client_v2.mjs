@@ -12,7 +12,7 @@ const peer = scenario.await !== undefined
 const client = new Client(
   { name: 'interop-v2', version: '1' },
   {
-    capabilities: peer ? { sampling: {}, elicitation: {}, roots: {} } : {},
+    capabilities: peer ? { sampling: {}, elicitation: {}, roots: {} } : scenario.opens ? { elicitation: { url: {} } } : {},
     versionNegotiation: { mode: ['auto', 'legacy'].includes(era) ? era : { pin: era } }
   }
 )
@@ -21,6 +21,7 @@ if (peer) {
     client.setRequestHandler(method, ({ params }) => handler(params))
   }
 }
+if (scenario.opens) client.setRequestHandler('elicitation/create', ({ params }) => asked.handlers()['elicitation/create'](params))
 const transport = kind === 'http'
   ? new StreamableHTTPClientTransport(new URL(rest[0]))
   : new StdioClientTransport({ command: rest[0], args: rest.slice(1), stderr: 'ignore' })

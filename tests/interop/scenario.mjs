@@ -47,7 +47,7 @@ export class Asked {
     const { sampling, elicitation, roots } = this.scenario
     return {
       'sampling/createMessage': (params) => this.answer('sampling/createMessage', params, sampling),
-      'elicitation/create': (params) => this.answer('elicitation/create', params, elicitation),
+      'elicitation/create': (params) => this.answer('elicitation/create', params, elicitation ?? { action: 'accept' }),
       'roots/list': (params) => this.answer('roots/list', params, { roots })
     }
   }
@@ -92,6 +92,7 @@ async function one (step, ask) {
     return { results: (await Promise.allSettled(all)).map(({ value, reason }) => value ?? fault(reason)) }
   }
   if (step.progress) options.onprogress = (notice) => progress.push(notice)
+  if (step.timeout) Object.assign(options, { timeout: step.timeout, resetTimeoutOnProgress: step.reset ?? false })
   if (step.cancel) {
     const cancel = new AbortController()
     options.signal = cancel.signal

@@ -610,6 +610,7 @@ fn a_client_that_opens_urls_is_asked_once_to_show_the_page() {
                 (&request["params"]["mode"], &request["params"]["url"]),
                 (&json!("url"), &json!(PAGE))
             );
+            assert_eq!(request["params"]["elicitationId"], "0123456789abcdef0123456789abcdef");
             assert!(request["params"]["message"].as_str().unwrap().contains("approves nothing"));
         }
     }
@@ -680,4 +681,38 @@ fn what_a_client_answers_to_the_page_grants_nothing_and_reaches_no_server() {
     let hold = line.sends(&declaring(2, url, &[("inputResponses", many)])).held();
     let told = line.ends(&hold.call, pending_at()).unwrap();
     assert_eq!(told["result"]["isError"], true, "{told}");
+}
+
+#[test]
+fn progress_is_that_of_a_held_request_which_asked_and_grows_without_end() {
+    let told = |line: &Line, call: &CallId, count: u32| {
+        let hold = HoldId("0123456789abcdef0123456789abcdef".into());
+        let told = line.session.hold_progress(call, &hold, count.try_into().unwrap())?;
+        let told: Value = serde_json::from_slice(told.body()).unwrap();
+        assert_eq!(told["method"], "notifications/progress");
+        assert!(told["params"]["message"].as_str().unwrap().ends_with(&*hold.0), "{told}");
+        Some((
+            told["params"]["progressToken"].clone(),
+            told["params"]["progress"].as_f64().unwrap(),
+        ))
+    };
+    for token in [json!(0), json!(-7), json!("1"), json!("\"},\u{2028}"), json!("")] {
+        let mut line = Line::new();
+        let mut message = call(1, "publish", json!({}));
+        message["params"]["_meta"] = json!({"progressToken": token});
+        let held = line.sends(&message).held().call;
+        let mut last = f64::NEG_INFINITY;
+        for count in (1..5_000).chain([1 << 20, u32::MAX - 1, u32::MAX]) {
+            let (seen, value) = told(&line, &held, count).unwrap();
+            assert_eq!(seen, token);
+            assert!(last < value && value < 0.0, "{count}: {value} after {last}");
+            last = value;
+        }
+        assert_eq!(told(&line, &"another call".into(), 1), None);
+        line.ends(&held, HoldEnd::Refused).unwrap();
+        assert_eq!(told(&line, &held, 1), None, "it is over");
+    }
+    let mut line = Line::new();
+    let held = line.sends(&call(1, "publish", json!({}))).held().call;
+    assert_eq!(told(&line, &held, 1), None, "it did not ask");
 }

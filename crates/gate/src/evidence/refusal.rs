@@ -470,12 +470,12 @@ impl Refusal {
             Some(id) => write_id(&mut body, id),
             None => body.extend_from_slice(b"null"),
         }
-        if let Self::Approval(HoldEnd::Pending { state: Some(state), page, .. }) = self {
+        if let Self::Approval(HoldEnd::Pending { state: Some(state), page, hold, .. }) = self {
             // MCP 2026-07-28, basic/patterns/mrtr: the client calls again with this state, after it
             // has asked its user to open the page, if there is one.
             body.extend_from_slice(b",\"result\":{\"resultType\":\"input_required\",");
             if let Some(page) = page {
-                write_elicitation(&mut body, page);
+                write_elicitation(&mut body, page, &hold.0);
             }
             body.extend_from_slice(b"\"requestState\":");
             write_string(&mut body, state);
@@ -588,8 +588,9 @@ impl Refusal {
 }
 
 /// Writes the member `inputRequests` that asks a client to open `page` (MCP 2026-07-28,
-/// client/elicitation, mode `url`), and a comma.
-fn write_elicitation(body: &mut Vec<u8>, page: &str) {
+/// client/elicitation, mode `url`), and a comma. This revision has no `elicitationId`; rmcp 3.8 reads
+/// no such request without one.
+fn write_elicitation(body: &mut Vec<u8>, page: &str, hold: &str) {
     body.extend_from_slice(b"\"inputRequests\":{");
     write_string(body, ELICITATION);
     body.extend_from_slice(
@@ -598,6 +599,8 @@ fn write_elicitation(body: &mut Vec<u8>, page: &str) {
     write_string(body, ASKING);
     body.extend_from_slice(b",\"url\":");
     write_string(body, page);
+    body.extend_from_slice(b",\"elicitationId\":");
+    write_string(body, hold);
     body.extend_from_slice(b"}}},");
 }
 
