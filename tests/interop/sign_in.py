@@ -21,12 +21,15 @@ import urllib.request
 from collections.abc import Callable
 
 from harness import INTEROP, ROOT, bartizan, flags_http, free_port, logs, play, serving
-from holds import PATIENCE_S, RULE, TOKEN, scenario
+from holds import PATIENCE_S, RULE, TOKEN
 
 SECRET = "a-secret/of+this:run-0123456789"
 # Between attempts to sign in: failures of one address are limited to 20 a minute.
 PAUSE_S = 1.5
 NODE = next((INTEROP / "node_modules").glob("node-linux-*/bin/node"), "node")
+
+
+CALL = {"method": "tools/call", "params": {"name": "get_flag", "arguments": {"key": "search-v2"}}}
 
 
 class Form(html.parser.HTMLParser):
@@ -101,9 +104,12 @@ def expect(what: str, found: object, wanted: object) -> None:
 
 def granted(browser: Browser, work: pathlib.Path, url: str) -> None:
     """A client waits for its call, and goes on when the person has granted it."""
+    steps = {"about": "See sign_in.py.", "steps": [{"name": "held", **CALL}]}
+    file = work / "scenario.json"
+    file.write_text(json.dumps(steps))
     seen: list[object] = []
     client = threading.Thread(
-        target=lambda: seen.extend(play("typescript-2", "auto", scenario(1), ["http", url], work))
+        target=lambda: seen.extend(play("typescript-2", "auto", str(file), ["http", url], work))
     )
     client.start()
     waiting = until("a held call", lambda: browser.ask("/approvals")[1].get("approvals"))
