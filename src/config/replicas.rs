@@ -94,7 +94,8 @@ pub(super) fn read(s: &mut Section<'_>) -> Option<ReplicasConfig> {
     s.key(
         "replicas",
         section(ReplicasConfig::read),
-        "What several instances share, in a Redis or Valkey: held calls.",
+        "What several instances share, in a Redis or Valkey: held calls, and what limits have \
+         counted.",
     )
     .optional("none")
 }

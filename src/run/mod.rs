@@ -243,7 +243,7 @@ async fn build(
     let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
     let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
     let (gate, limit_log) = LimitLog::attach(&config.state, gate, clock.now())?;
-    let gate = Arc::new(gate);
+    let gate = Arc::new(replicas::Replicas::joined(replicas.as_ref(), gate));
     let keeper = Arc::new(Keeper::new(journal, &readiness, config.audit.repeat_interval));
     let shared = Shared {
         gate,

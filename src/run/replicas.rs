@@ -10,14 +10,26 @@ use super::background::keep_running;
 use crate::config::{Config, ReplicasConfig, SharedKey};
 use bartizan_edge::Shared;
 use bartizan_edge::admin::Readiness;
+use bartizan_gate::duty::limit::shared::{NotShared, SharedLimits, SharedTake};
 use bartizan_gate::evidence::record::{AuditRecord, Event};
+use bartizan_gate::session::Gate;
 use bartizan_replicas::holds::RecordKeys;
-use bartizan_replicas::{Link, LinkConfig, LinkError, SharedHolds};
+use bartizan_replicas::{Link, LinkConfig, LinkError, SharedCounts, SharedHolds};
 
 /// How often the store is asked whether it is there.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// What keys are derived for.
 const RECORDS: &str = "records of held calls";
+const SEALS: &str = "seals of states of held calls";
+
+/// Counts in the store, on a thread that may wait.
+struct Aside(SharedCounts);
+
+impl SharedLimits for Aside {
+    fn take(&self, takes: &[SharedTake]) -> Result<(), NotShared> {
+        bartizan_edge::long(|| self.0.take(takes))
+    }
+}
 
 /// The store that replicas share.
 pub(super) struct Replicas {
@@ -47,6 +59,15 @@ impl Replicas {
             Ok(()) => {}
         }
         Ok(Some(Self { link: Arc::new(link), keys: replicas.keys.clone() }))
+    }
+
+    /// Lets `gate` count its limits in the store, and take up calls that other instances hold;
+    /// without `replicas` it does both alone.
+    pub(super) fn joined(replicas: Option<&Self>, gate: Gate) -> Gate {
+        let Some(replicas) = replicas else { return gate };
+        let keys: Vec<_> = replicas.keys.iter().map(|key| key.derive(SEALS)).collect();
+        let counts = Aside(SharedCounts::new(Arc::clone(&replicas.link)));
+        gate.sealing(&keys).sharing_limits(Arc::new(counts))
     }
 
     /// The held calls in the store.
@@ -90,8 +111,11 @@ pub(super) fn tend(replicas: Option<&Replicas>, shared: &Shared, readiness: &Rea
 /// What follows for calls.
 fn note(fault: Option<&LinkError>) -> String {
     match fault {
-        Some(error) => format!("lost ({error}): held calls wait and nothing is granted"),
-        None => "works again: held calls are shared".to_owned(),
+        Some(error) => format!(
+            "lost ({error}): held calls wait and nothing is granted; this instance counts limits \
+             alone, by half of each"
+        ),
+        None => "works again: held calls and limits are shared".to_owned(),
     }
 }
 

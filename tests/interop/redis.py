@@ -28,7 +28,13 @@ POLICY = """package mcp
 hold contains {"code": "second-pair", "message": "a second pair of eyes", "ttl": "5m"} if {
 	input.tool.name == "get_flag"
 }
+
+limit contains {"code": "lists", "key": input.principal.id, "rate": "40/h", "window": "fixed"} if {
+	input.tool.name == "list_flags"
+}
 """
+# How many calls of `list_flags` that rule lets through.
+QUOTA = 40
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
@@ -228,6 +234,39 @@ def killed(a: Firewall, b: Firewall, store: Process, pool: concurrent.futures.Ex
         expect("lost and back are recorded", len(notes) == 2 and "lost" in notes[0] and "works again" in notes[1], notes)
 
 
+def gone_on(a: Firewall, b: Firewall) -> None:
+    """A call that one firewall has held, and whose client was told to call again, goes on at the other."""
+    told = a.call("get_flag", {"key": "search-v2"})["result"]
+    expect("told to call again", told.get("resultType") == "input_required", told)
+    hold = b.one_pending()
+    expect("granted", a.answer("grant", hold) == 200)
+    until("the other knows", lambda: b.ask("GET", f"/approvals/{hold['id']}")[1]["approval"]["state"] == "granted")
+    answer = b.call("get_flag", {"key": "search-v2"}, told["requestState"])
+    expect("the call passes", passed(answer), answer)
+    late = a.call("get_flag", {"key": "search-v2"}, told["requestState"])
+    expect("once", not passed(late), late)
+
+
+def counted_together(a: Firewall, b: Firewall, store: Process, pool: concurrent.futures.Executor) -> None:
+    """Sixteen clients, half at each firewall, get the quota together; each firewall half of it alone."""
+
+    def let_through(which: list[Firewall], calls: int) -> int:
+        one = lambda firewall: "result" in firewall.call("list_flags", {})
+        return sum(pool.map(one, which * (calls // len(which))))
+
+    through = let_through([a, b], 2 * QUOTA)
+    expect(f"of {2 * QUOTA} calls the quota passes", through == QUOTA, through)
+    refused = b.call("list_flags", {})
+    expect("the refusal says when", refused["error"]["data"]["retry_after_ms"] > 0, refused)
+    store.kill()
+    until("both say so", lambda: a.is_degraded() and b.is_degraded())
+    alone = [let_through([which], QUOTA) for which in (a, b)]
+    expect("alone none has more than half, with what it let through before", max(alone) <= QUOTA // 2, alone)
+    store.start()
+    until("both work again", lambda: not a.is_degraded() and not b.is_degraded())
+    expect("what was counted together is still counted", let_through([a, b], 16) == 0)
+
+
 @contextlib.contextmanager
 def stage(work: pathlib.Path, store: int, wait: str = "30s") -> Iterator[tuple[Firewall, Firewall]]:
     """Two firewalls in front of a flag service, over the store."""
@@ -251,14 +290,22 @@ def main() -> int:
                     ]:
                         play()
                         print(f"ok      {name}", flush=True)
-            for name in "ab":
+                (work / "again").mkdir()
+                with stage(work / "again", store.port, wait="300ms") as (a, b):
+                    for name, play in [
+                        ("a call that one has held goes on at the other", lambda: gone_on(a, b)),
+                        ("limits are counted together", lambda: counted_together(a, b, store, pool)),
+                    ]:
+                        play()
+                        print(f"ok      {name}", flush=True)
+            for state in [*work.glob("*.state"), *work.glob("again/*.state")]:
                 for command in (
-                    [BARTIZAN, "audit", "verify", "--state", str(work / f"{name}.state")],
-                    [sys.executable, str(ROOT / "tests/interop/verify_journal.py"), str(work / f"{name}.state/journal")],
+                    [BARTIZAN, "audit", "verify", "--state", str(state)],
+                    [sys.executable, str(ROOT / "tests/interop/verify_journal.py"), str(state / "journal")],
                 ):
                     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         except (RuntimeError, OSError, ValueError, subprocess.SubprocessError, concurrent.futures.TimeoutError) as error:
-            for log in sorted(work.glob("*.log")):
+            for log in sorted(work.rglob("*.log")):
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-3_000:]}")
             print(f"FAILED  {error}")
             return 1

@@ -105,6 +105,20 @@ impl Line {
         Self { gate, sink: Sink::default(), session, now }
     }
 
+    /// Another instance: with a digest key of its own, and these keys of seals.
+    fn instance(digest_key: [u8; 32], seals: &[[u8; 32]]) -> Self {
+        let config = GateConfig {
+            mode: Mode::Enforce,
+            frame: FrameLimits::default(),
+            in_flight_max: 8,
+            buckets_max: 8,
+            boot: "another".into(),
+            digest_key,
+        };
+        let gate = Gate::new(config, Arc::new(ByName::new(judge))).sealing(seals);
+        Self { gate, ..Self::new() }
+    }
+
     fn did(&self, step: Step) -> Did {
         match step.record(&self.sink).unwrap() {
             Act::Forward(permitted) => Did::Sent(serde_json::from_slice(permitted.body()).unwrap()),
@@ -565,6 +579,36 @@ fn a_client_of_2026_calls_again_with_a_state_that_the_server_never_sees() {
     assert_eq!(told["error"]["code"], -32602, "{told}");
     let own = modern(21, "other", Some(("requestState", json!("server's"))));
     assert_eq!(line.sends(&own).sent(), own);
+}
+
+#[test]
+fn a_call_begun_at_one_instance_goes_on_at_another_with_the_same_key() {
+    let (old, new) = ([1; 32], [2; 32]);
+    let begun = |line: &mut Line, id| {
+        let hold = line.sends(&modern(id, "publish", Some(("requestState", json!("own"))))).held();
+        let told = line.ends(&hold.call, pending()).unwrap();
+        (hold, told["result"]["requestState"].clone())
+    };
+    let (hold, state) = begun(&mut Line::instance([3; 32], &[old]), 1);
+    // The key is changed: the new one opens everywhere before it seals anywhere.
+    for seals in [&[old][..], &[old, new], &[new, old]] {
+        let mut other = Line::instance([4; 32], seals);
+        let again = modern(2, "publish", Some(("requestState", state.clone())));
+        let second = other.sends(&again).held();
+        assert_eq!(second.key, hold.key, "the same hold, wherever it is asked for");
+        let sent = other.approved(&again, &second.call, &[grant(&second)]).unwrap().sent();
+        assert_eq!(sent["params"]["requestState"], "own");
+    }
+    let again = modern(3, "publish", Some(("requestState", state.clone())));
+    for mut stranger in [Line::instance([3; 32], &[new]), Line::instance([4; 32], &[]), Line::new()]
+    {
+        let told = stranger.sends(&again).told();
+        assert_eq!(told["error"]["code"], -32602, "{told}");
+    }
+    let (_, state) = begun(&mut Line::instance([3; 32], &[new, old]), 4);
+    let again = modern(5, "publish", Some(("requestState", state)));
+    let told = Line::instance([3; 32], &[old]).sends(&again).told();
+    assert_eq!(told["error"]["code"], -32602, "the first key seals: {told}");
 }
 
 const PAGE: &str = "https://desk.example/console#hold=0123456789abcdef0123456789abcdef";

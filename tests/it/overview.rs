@@ -256,6 +256,33 @@ fn whoever_waits_is_told_of_the_next_record() {
     assert!(good(&firewall, "/audit/changes?after=0")["change"].as_u64() >= Some(told));
 }
 
+/// Those who wait for records have slots of their own, and hold up neither probes nor answers.
+#[test]
+fn those_who_wait_for_records_hold_up_no_probe() {
+    let firewall = Firewall::with(setup());
+    let change = good(&firewall, "/audit")["change"].as_u64().unwrap();
+    let line = |path: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: desk:1\r\nAuthorization: Bearer {ALICE}\r\n\r\n")
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..16 {
+        let mut client = Client::connect(firewall.admin());
+        client.send(line(&format!("/audit/changes?after={change}")).as_bytes());
+        waiting.push(client);
+        // One thread serves all in the order in which they came.
+        assert_eq!(ask(&firewall, "GET", "/livez", "").status, 200);
+    }
+    for path in ["/audit", "/servers", "/approvals"] {
+        assert_eq!(error(&get(&firewall, path)), (429, "busy".to_owned()), "{path}");
+    }
+    assert_eq!(ask(&firewall, "GET", "/livez", "").status, 200);
+    firewall.ask(call(1, "get_flag", r#"{"key":"a"}"#));
+    for client in &mut waiting {
+        assert!(client.reply().json()["change"].as_u64().unwrap() > change);
+    }
+    assert_eq!(get(&firewall, "/audit").status, 200, "the slots came back");
+}
+
 #[test]
 fn servers_are_shown_with_pack_policy_and_lock() {
     let firewall = Firewall::with(Setup {

@@ -229,7 +229,7 @@ pub(crate) fn with_permit<T>(
 
 /// Does long `work`, or waits in it, where it delays no other task. A runtime with one thread, as
 /// in tests, has no other place for it.
-pub(crate) fn long<T>(work: impl FnOnce() -> T) -> T {
+pub fn long<T>(work: impl FnOnce() -> T) -> T {
     drop(PERMIT.take());
     let handle = Handle::try_current();
     if handle.is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread) {

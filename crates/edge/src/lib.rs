@@ -50,7 +50,7 @@ pub mod http;
 pub mod webhook;
 pub mod admin;
 
-pub use aside::processors;
+pub use aside::{long, processors};
 pub use duplex::DuplexStream;
 
 /// What every edge shares.

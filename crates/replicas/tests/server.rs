@@ -10,9 +10,11 @@ use std::time::{Duration, SystemTime};
 use bartizan_approvals::store::{Store as _, StoreError};
 use bartizan_approvals::{ApprovalLimits, Approvals, Approver, HoldState, NoHold};
 use bartizan_gate::duty::hold::{GrantScope, Hold, HoldKey};
+use bartizan_gate::duty::limit::Wait;
+use bartizan_gate::duty::limit::shared::{NotShared, SharedForm, SharedLimits as _, SharedTake};
 use bartizan_gate::evidence::record::Now;
 use bartizan_replicas::holds::RecordKeys;
-use bartizan_replicas::{Link, LinkConfig, SharedHolds};
+use bartizan_replicas::{Link, LinkConfig, SharedCounts, SharedHolds};
 
 static PREFIXES: AtomicU32 = AtomicU32::new(0);
 
@@ -191,6 +193,98 @@ fn what_is_lost_grants_nothing_and_an_emptied_store_is_noticed() {
     assert!(replicas[0].list(&HoldState::ALL).is_empty());
     let fresh = replicas[1].ask(&call(2), now()).map(|it| it.state());
     assert_eq!(fresh, Ok::<_, NoHold>(HoldState::Pending));
+}
+
+const MINUTE_NS: u64 = 60_000_000_000;
+
+fn take(name: &str, form: SharedForm, cost: u32) -> SharedTake {
+    SharedTake { name: name.into(), form, cost }
+}
+
+fn forms() -> [SharedForm; 4] {
+    let hour = 60 * MINUTE_NS;
+    [
+        SharedForm::Bucket { interval: MINUTE_NS, burst: 10 },
+        SharedForm::Fixed { period: hour, count: 10 },
+        SharedForm::Sliding { period: hour, count: 10, part: 1 },
+        SharedForm::Sliding { period: hour, count: 40, part: hour / 10 },
+    ]
+}
+
+#[test]
+#[ignore = "run by tests/interop/redis.sh"]
+fn sixteen_clients_of_two_firewalls_get_exactly_the_quota() {
+    let prefix = fresh_prefix();
+    let counts =
+        [Arc::new(SharedCounts::new(link(&prefix))), Arc::new(SharedCounts::new(link(&prefix)))];
+    for (form, quota) in forms().into_iter().zip([10, 10, 10, 40]) {
+        let clients = (0..16).map(|client| {
+            let counts = Arc::clone(&counts[client % 2]);
+            let name = format!("{form:?}");
+            std::thread::spawn(move || {
+                (0..20).filter(|_| counts.take(&[take(&name, form, 1)]).is_ok()).count()
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        let passed: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        assert_eq!(passed, quota, "{form:?}");
+    }
+}
+
+#[test]
+#[ignore = "run by tests/interop/redis.sh"]
+fn all_limits_of_a_call_are_taken_or_none() {
+    let counts = SharedCounts::new(link(&fresh_prefix()));
+    let narrow = SharedForm::Fixed { period: MINUTE_NS, count: 2 };
+    for (number, form) in forms().into_iter().enumerate() {
+        let wide = take(&format!("wide {number}"), form, 1);
+        let limit = take(&format!("narrow {number}"), narrow, 1);
+        let both = [wide.clone(), limit.clone()];
+        let passed = (0..9).filter(|_| counts.take(&both).is_ok()).count();
+        assert_eq!(passed, 2, "{form:?}");
+        let Err(NotShared::Exceeded { number, wait: Wait::For(wait) }) = counts.take(&both) else {
+            panic!("{form:?}")
+        };
+        assert!(number == 1 && wait <= Duration::from_mins(1), "{form:?}");
+        let left = (0..50).filter(|_| counts.take(std::slice::from_ref(&wide)).is_ok()).count();
+        assert_eq!(
+            left,
+            if matches!(form, SharedForm::Sliding { count: 40, .. }) { 38 } else { 8 }
+        );
+        // One that stands twice is paid twice, and what costs more than there ever is never passes.
+        let twice = take(&format!("twice {number} {form:?}"), narrow, 1);
+        assert_eq!(counts.take(&[twice.clone(), twice.clone()]), Ok(()));
+        assert!(counts.take(&[twice]).is_err());
+        let never = counts.take(&[take("never", form, 41)]);
+        assert_eq!(never, Err(NotShared::Exceeded { number: 0, wait: Wait::Forever }));
+    }
+}
+
+#[test]
+#[ignore = "run by tests/interop/redis.sh"]
+fn what_was_taken_comes_back_with_the_time_of_the_store_and_leaves_nothing_behind() {
+    let prefix = fresh_prefix();
+    let counts = SharedCounts::new(link(&prefix));
+    let short = 300_000_000;
+    let forms = [
+        SharedForm::Bucket { interval: short, burst: 1 },
+        SharedForm::Fixed { period: short, count: 1 },
+        SharedForm::Sliding { period: short, count: 1, part: 1 },
+    ];
+    for form in forms {
+        let take = [take(&format!("{form:?}"), form, 1)];
+        assert_eq!(counts.take(&take), Ok(()));
+        let Err(NotShared::Exceeded { wait: Wait::For(wait), .. }) = counts.take(&take) else {
+            panic!("{form:?}")
+        };
+        assert!(wait <= Duration::from_millis(300), "{form:?}: {wait:?}");
+        std::thread::sleep(wait);
+        assert_eq!(counts.take(&take), Ok(()), "{form:?}");
+    }
+    let server = Server::of(&prefix);
+    while !server.keys().is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// What stands under one prefix, by `redis-cli`.

@@ -8,6 +8,9 @@
 //! nothing by inventing keys. A key that moves from the overflow bucket to a bucket of its own
 //! begins as the overflow bucket is, so that moving gains nothing either.
 //!
+//! Where several programs share their counts ([`SharedLimits`]), the store of these counts, and each
+//! program counts for itself besides, by half of each limit: that is what holds while the store is away.
+//!
 //! The bounds, for one key and all sequences of times, because a time earlier than a previous one
 //! counts as the previous one: see [`Bound`](super::decision::Bound). What limits of long periods
 //! have counted is handed to a [`LimitStore`] before the call passes, so that a restart refills
@@ -18,6 +21,7 @@ mod gcra;
 mod level;
 mod table;
 mod kept;
+pub mod shared;
 mod in_flight;
 
 use std::fmt;
@@ -28,6 +32,7 @@ use std::time::Duration;
 use self::in_flight::PlaceTable;
 use self::kept::{WallTime, kept, restored};
 use self::level::TIME_NS_MAX;
+use self::shared::{NotShared, SharedLimits, SharedTake, alone};
 use self::table::{BucketTables, Taken};
 use super::decision::Limit;
 use bartizan_sync::lock;
@@ -80,6 +85,7 @@ pub struct RateLimits {
     tables: Mutex<BucketTables>,
     places: Arc<Mutex<PlaceTable>>,
     store: Option<Arc<dyn LimitStore>>,
+    shared: Option<Arc<dyn SharedLimits>>,
     wall: WallTime,
     seq: AtomicU64,
 }
@@ -93,6 +99,7 @@ impl RateLimits {
             tables: Mutex::new(BucketTables::new(buckets_max)),
             places: Arc::default(),
             store: None,
+            shared: None,
             wall: WallTime::default(),
             seq: AtomicU64::new(0),
         }
@@ -118,6 +125,12 @@ impl RateLimits {
         }
         drop(tables);
         self
+    }
+
+    /// Counts rates in `shared`, together with other programs. Calls in flight are counted by each.
+    #[must_use]
+    pub fn sharing(self, shared: Arc<dyn SharedLimits>) -> Self {
+        Self { shared: Some(shared), ..self }
     }
 
     /// Every bucket of a long period in which something counts, and the Unix time in ms.
@@ -159,7 +172,11 @@ impl RateLimits {
         let places =
             Places::take(&self.places, limits.clone(), now).map_err(NotCounted::Exceeded)?;
         let rates = limits.filter(|limit| limit.bound.is_rate());
-        let changed = self.take(rates, uptime).map_err(NotCounted::Exceeded)?;
+        let changed = match &self.shared {
+            Some(shared) => self.take_shared(&**shared, rates, uptime),
+            None => self.take(rates, uptime),
+        };
+        let changed = changed.map_err(NotCounted::Exceeded)?;
         if let Some(store) = self.store.as_ref().filter(|_| !changed.is_empty()) {
             store.keep(self.wall.unix_ms(now), &changed).map_err(NotCounted::NotKept)?;
         }
@@ -199,6 +216,43 @@ impl RateLimits {
             }
         }
         Ok(changed)
+    }
+
+    /// Takes from all buckets that programs share, or from none; and from those of this program, which
+    /// alone count while the store is away.
+    fn take_shared<'a>(
+        &self,
+        shared: &dyn SharedLimits,
+        limits: impl Iterator<Item = &'a Limit>,
+        uptime: Duration,
+    ) -> Result<Vec<KeptBucket>, Exceeded> {
+        let limits: Vec<(&Limit, Limit)> = limits.map(|limit| (limit, alone(limit))).collect();
+        if limits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut takes = Vec::new();
+        {
+            let mut tables = lock(&self.tables);
+            let now = self.uptime.advance(uptime);
+            for (limit, own) in &limits {
+                let take = SharedTake::of(limit, tables.is_crowded(own, now));
+                takes.push(take.ok_or_else(|| Exceeded::by(limit, Wait::Forever))?);
+            }
+        }
+        match shared.take(&takes) {
+            Ok(()) => {
+                let counted = limits.iter().map(|(_, own)| self.take(std::iter::once(own), uptime));
+                Ok(counted.filter_map(Result::ok).flatten().collect())
+            }
+            Err(NotShared::Exceeded { number, wait }) => {
+                let limit = limits.get(number).or_else(|| limits.first());
+                Err(limit.map_or_else(
+                    || Exceeded { code: Box::default(), wait },
+                    |(limit, _)| Exceeded::by(limit, wait),
+                ))
+            }
+            Err(NotShared::Away) => self.take(limits.iter().map(|(_, own)| own), uptime),
+        }
     }
 
     fn next_seq(&self) -> u64 {
@@ -245,6 +299,79 @@ mod tests {
         let mut tables = lock(&limits.tables);
         assert_eq!(tables.of(false).all().count(), 2);
         assert!(tables.of(false).all().all(|(key, _)| key.digest().is_some()));
+    }
+
+    /// Counts for several tables, by a table without a store; it can be away.
+    struct Common {
+        takes: Mutex<Vec<Vec<SharedTake>>>,
+        refuses: Mutex<Option<NotShared>>,
+    }
+
+    impl SharedLimits for Common {
+        fn take(&self, takes: &[SharedTake]) -> Result<(), NotShared> {
+            lock(&self.takes).push(takes.to_vec());
+            lock(&self.refuses).map_or(Ok(()), Err)
+        }
+    }
+
+    fn sharing(buckets_max: usize) -> (RateLimits, Arc<Common>) {
+        let common = Arc::new(Common { takes: Mutex::default(), refuses: Mutex::default() });
+        let shared: Arc<dyn SharedLimits> = Arc::<Common>::clone(&common);
+        (RateLimits::new(buckets_max).sharing(shared), common)
+    }
+
+    fn per_minute(key: &str, count: u32) -> Limit {
+        let bound = Bound::Sliding(Rate { count, period: Duration::from_mins(1) });
+        Limit { code: "c".into(), key: key.into(), bound, cost: 1 }
+    }
+
+    #[test]
+    fn what_the_common_store_says_holds_and_without_it_half_of_each_limit() {
+        let (limits, common) = sharing(4);
+        let limit = per_minute("k", 10);
+        let spend = |seconds| limits.spend([&limit].into_iter(), Duration::from_secs(seconds));
+        // Others may have counted nothing: it lets through more than this program's half.
+        (0..7).for_each(|_| assert!(spend(0).is_ok()));
+        let wait = Wait::For(Duration::from_secs(9));
+        *lock(&common.refuses) = Some(NotShared::Exceeded { number: 0, wait });
+        assert_eq!(spend(0).err(), Some(NotCounted::Exceeded(Exceeded::by(&limit, wait))));
+        *lock(&common.refuses) = Some(NotShared::Away);
+        // It has had more than its half already, and half of it later.
+        assert!(spend(1).is_err());
+        assert_eq!((0..9).filter(|_| spend(100).is_ok()).count(), 5);
+        // What it let through alone counts on when the store is back and lost again.
+        *lock(&common.refuses) = None;
+        assert!(spend(101).is_ok());
+        *lock(&common.refuses) = Some(NotShared::Away);
+        assert!(spend(102).is_err());
+        let asked = lock(&common.takes).len();
+        assert_eq!(asked, 20);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_asks_nobody_and_calls_in_flight_are_of_each_program() {
+        let (limits, common) = sharing(4);
+        let nothing = per_minute("k", 0);
+        let refused = limits.spend([&nothing].into_iter(), Duration::ZERO);
+        let never = Exceeded::by(&nothing, Wait::Forever);
+        assert_eq!(refused.err(), Some(NotCounted::Exceeded(never)));
+        let in_flight = Limit { bound: Bound::InFlight(1), ..per_minute("k", 1) };
+        let place = limits.spend([&in_flight].into_iter(), Duration::ZERO).unwrap();
+        assert!(place.is_some());
+        assert!(limits.spend([&in_flight].into_iter(), Duration::ZERO).is_err());
+        assert!(lock(&common.takes).is_empty());
+    }
+
+    #[test]
+    fn keys_without_room_share_a_bucket_of_the_store_too() {
+        let (limits, common) = sharing(2);
+        for key in ["a", "b", "c", "d", "a"] {
+            assert!(limits.spend([&per_minute(key, 10)].into_iter(), Duration::ZERO).is_ok());
+        }
+        let takes = lock(&common.takes);
+        let names: Vec<&str> = takes.iter().flatten().map(|take| &*take.name).collect();
+        let [a, b, c, d, again] = names[..] else { panic!("{names:?}") };
+        assert!(a != b && b != c && a == again && c == d, "{names:?}");
     }
 
     #[test]

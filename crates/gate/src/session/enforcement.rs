@@ -10,6 +10,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::duty::decision::Origin;
+use crate::duty::limit::shared::SharedLimits;
 use crate::duty::limit::{KeptBucket, LimitStore, RateLimits};
 use crate::duty::pdp::Pdp;
 use crate::duty::pdp::{Inputs, RecordedInput};
@@ -20,7 +21,7 @@ use crate::evidence::text::{Code, Listed, Text};
 use crate::memory::MemoryBudget;
 use crate::question::access::{AccessRequest, Principal};
 use crate::wire::frame::FrameLimits;
-use crate::wire::hex::write_hex;
+use crate::wire::hex::{hex, write_hex};
 use crate::wire::protocol::Era;
 
 /// What the key of call ids is derived with. No frame is these bytes, so no digest is the key.
@@ -76,6 +77,8 @@ pub struct Gate {
     calls: AtomicU64,
     call_ids: Hmac<Sha256>,
     digest: Hmac<Sha256>,
+    /// The keys of seals; the first one is used for new ones.
+    seals: Vec<Hmac<Sha256>>,
     inputs: Inputs,
     memory: Arc<MemoryBudget>,
 }
@@ -93,18 +96,13 @@ impl Gate {
     /// Creates a gate that asks `pdp`.
     pub fn new(config: GateConfig, pdp: Arc<dyn Pdp>) -> Self {
         let limits = RateLimits::new(config.buckets_max);
-        // HMAC pads a shorter key with zeros to one block (RFC 2104 §2), so the padded key is
-        // equivalent; this constructor cannot fail.
-        let mut block = [0_u8; 64];
-        for (to, from) in block.iter_mut().zip(config.digest_key) {
-            *to = from;
-        }
-        let digest = Hmac::<Sha256>::new(&block.into());
+        let digest = keyed(&config.digest_key);
         let call_ids = Self::call_ids(&digest, &config.boot);
         let pdp = ArcSwap::from_pointee(pdp);
         let memory = MemoryBudget::new(Self::MEMORY_BYTES_DEFAULT);
         let (calls, inputs) = (AtomicU64::new(0), Inputs::None);
-        Self { config, pdp, limits, calls, call_ids, digest, inputs, memory }
+        let seals = vec![digest.clone()];
+        Self { config, pdp, limits, calls, call_ids, digest, seals, inputs, memory }
     }
 
     /// The function from the number of a call to its id: HMAC-SHA-256 under a key that is derived
@@ -113,11 +111,7 @@ impl Gate {
         let mut mac = digest.clone();
         mac.update(CALL_IDS);
         mac.update(boot.as_bytes());
-        let mut block = [0_u8; 64];
-        for (to, from) in block.iter_mut().zip(mac.finalize().into_bytes()) {
-            *to = from;
-        }
-        Hmac::new(&block.into())
+        keyed(&mac.finalize().into_bytes().into())
     }
 
     /// Sets how many bytes may be kept between messages for all principals together. Default:
@@ -139,6 +133,23 @@ impl Gate {
     ) -> Self {
         self.limits =
             RateLimits::new(self.config.buckets_max).keeping(store, buckets, zero_unix_ms);
+        self
+    }
+
+    /// Counts rates together with other programs; see [`RateLimits::sharing`]. Default: alone.
+    #[must_use]
+    pub fn sharing_limits(mut self, shared: Arc<dyn SharedLimits>) -> Self {
+        self.limits = self.limits.sharing(shared);
+        self
+    }
+
+    /// Seals what a client brings back to this gate, or to another one with the same keys: the first
+    /// key seals, each of them opens. Default: the key of digests. Without any key nothing changes.
+    #[must_use]
+    pub fn sealing(mut self, keys: &[[u8; 32]]) -> Self {
+        if !keys.is_empty() {
+            self.seals = keys.iter().map(keyed).collect();
+        }
         self
     }
 
@@ -254,6 +265,26 @@ impl Gate {
         mac.update(bytes);
         Text::hmac_sha256(&mac.finalize().into_bytes().into())
     }
+
+    /// Keyed digests of `bytes` in hexadecimal digits, one under each key of seals: the first one is
+    /// for a new seal.
+    pub(super) fn seals(&self, bytes: &[u8]) -> impl Iterator<Item = String> {
+        self.seals.iter().map(move |mac| {
+            let mut mac = mac.clone();
+            mac.update(bytes);
+            hex(&mac.finalize().into_bytes())
+        })
+    }
+}
+
+/// HMAC-SHA-256 under `key`. HMAC pads a shorter key with zeros to one block (RFC 2104 §2), so the
+/// padded key is equivalent; this constructor cannot fail.
+fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+    let mut block = [0_u8; 64];
+    for (to, from) in block.iter_mut().zip(key) {
+        *to = *from;
+    }
+    Hmac::new(&block.into())
 }
 
 /// What is known about an HTTP request that is refused before its body is read.

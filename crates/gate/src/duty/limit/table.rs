@@ -64,6 +64,18 @@ impl BucketKey {
         Self { name: name.into(), bound: limit.bound }
     }
 
+    /// A digest of the rule's code and key, in hexadecimal digits; with `shared`, of the bucket that
+    /// keys without room share.
+    pub(super) fn digest_of(limit: &Limit, shared: bool) -> String {
+        let (begin, key) = if shared { (SHARED, "") } else { (OWN, &*limit.key) };
+        let code = limit.code.as_bytes();
+        let mut digest = Sha256::new();
+        for part in [&[begin][..], &code.len().to_be_bytes(), code, key.as_bytes()] {
+            digest.update(part);
+        }
+        hex(&digest.finalize())
+    }
+
     /// The digest of the name in hexadecimal digits, where it is one.
     pub(super) fn digest(&self) -> Option<String> {
         let (begin, digest) = self.name.split_first()?;
@@ -128,6 +140,11 @@ impl BucketTables {
         let (table, key) = if own { (&mut self.own, &key) } else { (&mut self.overflow, &shared) };
         let taken = table.take(key, event).unwrap_or(Err(Wait::Forever));
         taken.map(|(key, before)| Taken { key, overflow: !own, before })
+    }
+
+    /// Whether the key of `limit` has no bucket of its own, and there is no room for one.
+    pub(super) fn is_crowded(&mut self, limit: &Limit, now: u64) -> bool {
+        self.own.level(&BucketKey::of(limit)).is_none() && !self.own.make_room(now)
     }
 
     pub(super) fn give_back(&mut self, taken: &Taken) {
