@@ -9,6 +9,7 @@ use super::oauth::public_url;
 use super::problem::wrong;
 use super::secret::Secret;
 use super::section::{Section, section};
+use super::sign_in::OidcConfig;
 use super::webhook::{self, WebhookConfig};
 use bartizan_edge::admin::approvers::{
     APPROVERS_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenDigest, UnfitToken,
@@ -37,8 +38,10 @@ pub struct ApprovalsConfig {
     pub holds_principal: usize,
     /// Size of what all holds keep, bytes (`bytes`).
     pub bytes: usize,
-    /// Who may answer (`approvers`). If there is nobody, a `hold` rule refuses.
+    /// Who may answer (`approvers`). If there is nobody, and no `oidc`, a `hold` rule refuses.
     pub approvers: Vec<ApproverConfig>,
+    /// Where approvers sign in (`oidc`).
+    pub oidc: Option<OidcConfig>,
     /// Who is told of held calls (`webhooks`).
     pub webhooks: Vec<WebhookConfig>,
     /// The key of the links in webhooks (`callback_key`). Default: one in the state directory.
@@ -94,7 +97,10 @@ impl ApprovalsConfig {
             )
             .or(16 << 20);
         let approvers = approvers(s);
-        let webhooks = webhook::read(s, public_url.is_some(), !approvers.is_empty());
+        let oidc = oidc(s);
+        let has_approvers = !approvers.is_empty() || oidc.is_some();
+        let webhooks = webhook::read(s, public_url.is_some(), has_approvers);
+        check_ids(s, oidc.as_ref(), &approvers, &webhooks);
         Self {
             wait,
             progress,
@@ -104,8 +110,53 @@ impl ApprovalsConfig {
             holds_principal: holds_principal.min(holds),
             bytes,
             approvers,
+            oidc,
             webhooks,
             callback_key: webhook::key(s),
+        }
+    }
+
+    /// Whether anybody may answer.
+    pub fn has_approvers(&self) -> bool {
+        !self.approvers.is_empty() || self.oidc.is_some()
+    }
+}
+
+/// Reads `oidc`, which needs the address that people come back to.
+fn oidc(s: &mut Section<'_>) -> Option<OidcConfig> {
+    let oidc = s
+        .key(
+            "oidc",
+            section(OidcConfig::read),
+            "Where approvers sign in: an issuer of OpenID Connect.",
+        )
+        .optional("none")?;
+    if !s.has("public_url") {
+        let hint = "write the URL at which people reach `admin`, beside `oidc`: the issuer sends \
+                    them back to it";
+        s.problem("oidc", "`public_url` is missing", hint);
+    }
+    Some(oidc)
+}
+
+/// Nobody else has an id that somebody who signs in may have.
+fn check_ids(
+    s: &Section<'_>,
+    oidc: Option<&OidcConfig>,
+    approvers: &[ApproverConfig],
+    webhooks: &[WebhookConfig],
+) {
+    let Some(oidc) = oidc else { return };
+    let own = format!("{}:", oidc.name);
+    let like = |id: &str| id.get(..own.len()).is_some_and(|it| it.eq_ignore_ascii_case(&own));
+    let callbacks = webhooks.iter().filter_map(|webhook| webhook.callback.as_ref());
+    for (key, found) in [
+        ("approvers", approvers.iter().any(|approver| like(&approver.id))),
+        ("webhooks", callbacks.map(|callback| &callback.approver).any(|id| like(id))),
+    ] {
+        if found {
+            let what = format!("an id begins with `{own}`, as those of people who sign in");
+            s.problem(key, what, "choose another id, or another `name` for the issuer");
         }
     }
 }
@@ -148,7 +199,8 @@ fn approvers(s: &mut Section<'_>) -> Vec<ApproverConfig> {
             "approvers",
             list(approver),
             "Who may answer held calls, on `admin`: a list, each with the keys of the next table. \
-             Without any, a `hold` rule refuses. See [approvals.md](approvals.md).",
+             Without any, and without `oidc`, a `hold` rule refuses. See \
+             [approvals.md](approvals.md).",
         )
         .optional("none")
         .unwrap_or_default();

@@ -224,7 +224,7 @@ fn secure_url(text: &str) -> Result<Uri, Wrong> {
     Ok(url)
 }
 
-fn issuer<'f>() -> Form<'f, String> {
+pub(super) fn issuer<'f>() -> Form<'f, String> {
     text().checked(URL_PATTERN, |text| {
         secure_url(&text)?;
         if text.contains('?') {
@@ -235,7 +235,7 @@ fn issuer<'f>() -> Form<'f, String> {
 }
 
 /// The name of a claim, or a pointer to one: a malformed one would never find anything.
-fn claim<'f>() -> Form<'f, String> {
+pub(super) fn claim<'f>() -> Form<'f, String> {
     text()
         .try_map(|text, _| {
             let mut escapes = text.split('~').skip(1);
@@ -249,7 +249,7 @@ fn claim<'f>() -> Form<'f, String> {
 }
 
 /// A scope as challenges can name it (RFC 6749 §3.3).
-fn scope(text: String) -> Result<String, Wrong> {
+pub(super) fn scope(text: String) -> Result<String, Wrong> {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
     if !text.bytes().all(plain) {
         let hint = "write each as an element of its own; no spaces, no quotes";

@@ -6,7 +6,7 @@ use super::StartError;
 use super::background::keep_running;
 use super::replicas::Replicas;
 use super::webhooks::Webhooks;
-use crate::config::{ApprovalsConfig, ApproverConfig, Config};
+use crate::config::{ApprovalsConfig, ApproverConfig, Config, read_pem};
 use bartizan_approvals::store::Store;
 use bartizan_approvals::store::embedded::FILE_NAME;
 use bartizan_approvals::{ApprovalLimits, Approvals, Approver, EmbeddedStore, OpenError};
@@ -14,8 +14,10 @@ use bartizan_edge::Shared;
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::Approvers;
 use bartizan_edge::admin::overview::Overview;
+use bartizan_edge::admin::sign_in::{ClientConfig, People, SignIn, SignInConfig};
 use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
+use bartizan_edge::oauth::PublicUrl;
 
 /// Opens the held calls in the state directory, or in the store that replicas share; `None` if nobody
 /// may answer, so that a `hold` rule refuses.
@@ -28,7 +30,7 @@ pub(super) fn open(
     replicas: Option<&Replicas>,
     clock: Clock,
 ) -> Result<Option<Holding>, StartError> {
-    if config.approvals.approvers.is_empty() {
+    if !config.approvals.has_approvers() {
         return Ok(None);
     }
     let failed = |error: OpenError| {
@@ -67,13 +69,15 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
 ///
 /// # Errors
 ///
-/// A webhook cannot be used.
+/// A webhook, or what is configured for signing in, cannot be used. Whether the issuer answers does not
+/// matter yet.
 pub(super) fn answering(
     config: &Config,
     shared: &Shared,
     overview: Overview,
 ) -> Result<Option<ApprovalsApi>, StartError> {
     let Some(Holding { approvals, .. }) = &shared.holding else { return Ok(None) };
+    let sign_in = sign_in(&config.approvals)?;
     let webhooks = Webhooks::open(config)?;
     let tended = Arc::clone(approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
@@ -81,12 +85,51 @@ pub(super) fn answering(
         let ApproverConfig { id, groups, token } = approver;
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())
     });
-    let api = ApprovalsApi::new(Arc::clone(approvals), Approvers::new(known), shared.clone());
-    let api = api.with_overview(overview);
-    let links = webhooks.links.clone();
+    let approvers = Approvers::new(known);
+    let mut api =
+        ApprovalsApi::new(Arc::clone(approvals), approvers, shared.clone()).with_overview(overview);
+    if let Some(sign_in) = sign_in {
+        api = api.with_sign_in(sign_in);
+    }
+    if let Some(links) = webhooks.links.clone() {
+        api = api.with_links(links);
+    }
     webhooks.start(approvals, shared);
-    Ok(Some(match links {
-        Some(links) => api.with_links(links),
-        None => api,
-    }))
+    Ok(Some(api))
+}
+
+/// Signing in at an issuer, if one is configured.
+fn sign_in(config: &ApprovalsConfig) -> Result<Option<SignIn>, StartError> {
+    let (Some(oidc), Some(public_url)) = (&config.oidc, &config.public_url) else {
+        return Ok(None);
+    };
+    let problem = |key: &str, what: String| StartError::new(format!("approvals.{key}"), what);
+    let ca_pem = oidc.ca_file.as_deref().map(read_pem).transpose();
+    let public_url = PublicUrl::parse(public_url);
+    let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
+    let described = SignInConfig {
+        client: ClientConfig {
+            issuer: oidc.issuer.as_str().into(),
+            client_id: oidc.client_id.as_str().into(),
+            client_secret: oidc.client_secret.as_ref().map(|secret| secret.expose().into()),
+            ca_pem: ca_pem.map_err(|what| problem("oidc.ca_file", what))?,
+        },
+        name: oidc.name.as_str().into(),
+        public_url: public_url.ok_or_else(|| problem("public_url", "is no URL".to_owned()))?,
+        scopes: boxed(&oidc.scopes),
+        people: People {
+            prefix: oidc.name.as_str().into(),
+            id_claim: oidc.id_claim.as_str().into(),
+            principal_claims: boxed(&oidc.principal_claims),
+            groups_claim: oidc.groups_claim.as_str().into(),
+            groups: oidc
+                .groups
+                .iter()
+                .map(|(group, of)| (group.as_str().into(), boxed(of)))
+                .collect(),
+        },
+        idle: oidc.idle,
+        lifetime: oidc.session,
+    };
+    SignIn::new(described).map(Some).map_err(|error| problem("oidc", error.to_string()))
 }

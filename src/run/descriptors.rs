@@ -73,7 +73,7 @@ fn others(config: &Config) -> u64 {
         .iter()
         .filter(|server| matches!(server.upstream, Upstream::Child(_)))
         .fold(0_u64, |sum, _| sum.saturating_add(number(config.limits.children)));
-    let nobody = config.approvals.approvers.is_empty();
+    let nobody = !config.approvals.has_approvers();
     let approvers = if nobody { 0 } else { admin::APPROVER_REQUESTS_MAX };
     OTHER
         .saturating_add(number(admin::CONNECTIONS_MAX))

@@ -72,7 +72,7 @@ impl PolicyOrigin {
             prover,
             workers,
             shadow_one_in: policy.shadow_one_in,
-            answers_holds: !config.approvals.approvers.is_empty() || config.mode == Mode::Observe,
+            answers_holds: config.approvals.has_approvers() || config.mode == Mode::Observe,
         };
         let Some(bundle) = &policy.bundle else { return Ok(Self::Files(settings)) };
         let signing = signing(bundle)?;

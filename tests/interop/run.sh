@@ -2,8 +2,9 @@
 # Official MCP clients and servers, at pinned versions, directly and through Bartizan: what a client
 # sees must be the same. Needs node 20 or later, npm, python 3.10 or later, and network the first
 # time; installs under $BARTIZAN_CACHE. Arguments go to harness.py (--direct, --only WORD); `oauth`
-# alone plays oauth/run.py, `webhooks` alone webhooks.py, `holds` alone holds.py (`holds WORD`: of it
-# what holds that word); they come last without any. `console` plays console/run.py, for console.sh.
+# alone plays oauth/run.py, `webhooks` alone webhooks.py, `sign-in` alone sign_in.py, `holds` alone
+# holds.py (`holds WORD`: of it what holds that word); they come last without any. `console` plays
+# console/run.py, for console.sh.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -46,11 +47,13 @@ cp oauth/*.mjs "$INTEROP/oauth/"
 python=$INTEROP/venv/bin/python
 [[ ${1:-} != oauth ]] || exec "$python" oauth/run.py
 [[ ${1:-} != holds ]] || exec "$python" holds.py "${@:2}"
+[[ ${1:-} != sign-in ]] || exec "$python" sign_in.py
 [[ ${1:-} != webhooks ]] || exec "$python" webhooks.py
 [[ ${1:-} != console ]] || exec "$python" console/run.py "${@:2}"
 "$python" harness.py "$@"
 if [[ $# -eq 0 ]]; then
     "$python" holds.py
+    "$python" sign_in.py
     "$python" webhooks.py
     exec "$python" oauth/run.py
 fi

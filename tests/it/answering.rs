@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod sign_in;
 mod terminal;
 
 use std::net::SocketAddr;
@@ -92,7 +93,20 @@ impl Desk {
         Self::within(sink, ApprovalLimits::default())
     }
 
+    /// A desk whose records go to `sink`, where `make` says what else approvers reach.
+    fn made(sink: Arc<Sink>, make: impl FnOnce(ApprovalsApi) -> ApprovalsApi) -> Self {
+        Self::whole(sink, ApprovalLimits::default(), make)
+    }
+
     fn within(sink: Arc<Sink>, limits: ApprovalLimits) -> Self {
+        Self::whole(sink, limits, |api| api)
+    }
+
+    fn whole(
+        sink: Arc<Sink>,
+        limits: ApprovalLimits,
+        make: impl FnOnce(ApprovalsApi) -> ApprovalsApi,
+    ) -> Self {
         let (mut shared, _) = shared();
         shared.sink = Arc::<Sink>::clone(&sink);
         let clock = shared.clock;
@@ -106,7 +120,8 @@ impl Desk {
                     (approver, TokenDigest::of(token).unwrap())
                 },
             );
-        let api = ApprovalsApi::new(Arc::clone(&approvals), Approvers::new(known), shared.clone());
+        let approvers = Approvers::new(known);
+        let api = make(ApprovalsApi::new(Arc::clone(&approvals), approvers, shared.clone()));
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let admin =
             AdminListener::new(tcp, Readiness::new(), shared.tasks.clone(), shared.closing.clone())

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bartizan::config::{
-    Config, Confine, Front, HttpTransport, Inherit, LogFormat, PackRef, Problems, Surroundings,
-    Upstream, Wrap,
+    Config, Confine, Front, HttpTransport, Inherit, LogFormat, PackRef, Problems, Secret,
+    Surroundings, Upstream, Wrap,
 };
 use bartizan_edge::webhook::Template;
 use bartizan_gate::session::{Mode, RefusalForm};
@@ -75,8 +75,19 @@ fn the_shortest_file_has_safe_defaults() {
     let approvals = &config.approvals;
     assert_eq!((approvals.wait, approvals.approvers.len()), (Duration::from_secs(45), 0));
     assert_eq!((approvals.holds, approvals.holds_principal, approvals.bytes), (500, 20, 16 << 20));
+    assert!(approvals.public_url.is_none() && approvals.oidc.is_none());
+    let least = format!(
+        "servers: {{s: {{url: 'http://h/'}}}}\napprovals: {{public_url: 'https://d', oidc: {{issuer: 'https://login.example:8443/r', {GOOD}}}}}"
+    );
+    let oidc = read(&least).unwrap().approvals.oidc.unwrap();
+    assert_eq!((oidc.name.as_str(), oidc.id_claim.as_str()), ("login.example", "sub"));
+    assert_eq!(
+        (oidc.groups_claim.as_str(), oidc.client_secret, oidc.ca_file),
+        ("groups", None, None)
+    );
+    assert!(oidc.scopes.is_empty() && oidc.principal_claims.is_empty());
+    assert_eq!([oidc.idle, oidc.session], [30, 480].map(Duration::from_mins));
     assert_eq!((approvals.progress, approvals.elicit), (Some(Duration::from_secs(5)), false));
-    assert_eq!(approvals.public_url, None);
     assert!(config.otlp.is_none() && config.replicas.is_none());
     assert_eq!((config.log.format, config.log.filter.as_str()), (LogFormat::Text, "info"));
     let [server] = &config.servers[..] else { panic!("one server") };
@@ -111,6 +122,9 @@ approvals: {wait: 2s, progress: off, public_url: 'https://desk.example/bartizan/
   {id: alice, token: '${env:ALICE}'},
   {id: Bob B., groups: [on-call, leads], token: '${file:/run/approver}'},
   {id: carol, groups: leads, token: 'carol-${env:ALICE}'}],
+  oidc: {issuer: 'https://login.example/realm', name: corp, client_id: console, client_secret: '${env:TOKEN}',
+    ca_file: ca.pem, scopes: [profile, groups], id_claim: email, principal_claims: [upn, /act/sub],
+    groups_claim: /realm/roles, groups: {on-call: sre, leads: [heads, chiefs]}, idle: 5m, session: 1h},
   callback_key: 'key of links ${env:ALICE}', webhooks: [
   {name: chat-1, url: 'https://h/${env:TOKEN}', template: slack, groups: leads, timeout: 3s,
     ca_file: ca.pem, callback: {approver: chat, lasts: 5m}},
@@ -189,6 +203,18 @@ servers:
     assert!(alice.token.is_of(ALICE) && !bob.token.is_of(ALICE));
     assert!(bob.token.is_of("b0b-0123456789abcdefghijklmnopqrstuvw"));
     assert!(carol.token.is_of(&format!("carol-{ALICE}")));
+    let oidc = approvals.oidc.as_ref().unwrap();
+    assert_eq!((oidc.issuer.as_str(), oidc.name.as_str()), ("https://login.example/realm", "corp"));
+    assert_eq!(oidc.client_id, "console");
+    assert_eq!(oidc.client_secret.as_ref().map(Secret::expose), Some("t0ken"));
+    assert_eq!(oidc.ca_file.as_deref(), Some(Path::new("/etc/bartizan/ca.pem")));
+    assert_eq!(oidc.scopes, ["profile", "groups"]);
+    assert_eq!((oidc.id_claim.as_str(), oidc.groups_claim.as_str()), ("email", "/realm/roles"));
+    assert_eq!(oidc.principal_claims, ["upn", "/act/sub"]);
+    let of = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let groups = [("on-call".into(), of(&["sre"])), ("leads".into(), of(&["heads", "chiefs"]))];
+    assert_eq!(oidc.groups, groups);
+    assert_eq!([oidc.idle, oidc.session], [5, 60].map(Duration::from_mins));
     let [chat, pager] = &approvals.webhooks[..] else { panic!("two webhooks") };
     assert_eq!((&*chat.name, chat.url.expose()), ("chat-1", "https://h/t0ken"));
     assert_eq!((chat.template, pager.template), (Template::Slack, Template::Plain));
@@ -290,6 +316,9 @@ fn a_child_is_confined_unless_the_file_says_otherwise() {
     assert_eq!(meant("user: '1000:100'"), (Confine::On, Some((1000, 100))));
 }
 
+/// What `oidc` needs, beside `issuer`.
+const GOOD: &str = "client_id: c, groups: {g: v}";
+
 /// Each row: a file, and the one problem that it has.
 #[test]
 fn each_problem_names_its_place_and_a_next_step() {
@@ -298,6 +327,10 @@ fn each_problem_names_its_place_and_a_next_step() {
     let inside = |keys: &str| format!("servers:\n  s:\n    url: http://h/\n    {keys}");
     let child = |keys: &str| format!("servers:\n  s:\n    command: c\n    {keys}");
     let approvers = |list: &str| beside(&format!("approvals: {{approvers: [{list}]}}"));
+    let oidc = |keys: &str, more: &str| {
+        let oidc = format!("oidc: {{issuer: 'https://i', {keys}}}{more}");
+        beside(&format!("approvals: {{public_url: 'https://d', {oidc}}}"))
+    };
     let alice = "approvers: [{id: a, token: '${env:ALICE}'}]";
     let webhook = |keys: &str| beside(&format!("approvals: {{{alice}, webhooks: [{{{keys}}}]}}"));
     let slack = |url: &str| format!("name: a, template: slack, url: '{url}'");
@@ -384,6 +417,34 @@ fn each_problem_names_its_place_and_a_next_step() {
         (
             approvers("{id: a, token: '${env:ALICE}'}, {id: b, token: '${env:ALICE}'}"),
             "approvers[1].token (line 2): is the token of another approver, too: give each",
+        ),
+        (oidc("groups: {g: v}", ""), "approvals.oidc (line 2): `client_id` is missing: register Bartizan there, an"),
+        (oidc("client_id: c, groups: {}", ""), "oidc.groups (line 2): is empty: write each group of"),
+        (oidc("client_id: c, groups: {g: []}", ""), "oidc.groups.g (line 2): is empty: give it a va"),
+        (oidc("client_id: c, groups: {'g ': v}", ""), "is no name of at most 128 bytes: use visible"),
+        (oidc("client_id: c", ""), "approvals.oidc (line 2): `groups` is missing: write each group o"),
+        (oidc(&format!("{GOOD}, name: 'a:b'"), ""), "oidc.name (line 2): has a colon, which ends it"),
+        (oidc(&format!("{GOOD}, session: 25h"), ""), "oidc.session (line 2): out of range: from 1m"),
+        (oidc(&format!("{GOOD}, idle: 1s"), ""), "approvals.oidc.idle (line 2): out of range: from 1"),
+        (oidc(&format!("{GOOD}, scopes: 'a b'"), ""), "oidc.scopes (line 2): is no scope: write each"),
+        (oidc(&format!("{GOOD}, id_claim: /a~2"), ""), "oidc.id_claim (line 2): is no pointer: writ"),
+        (oidc(&format!("{GOOD}, client_secret: '${{env:NO}}'"), ""), "oidc.client_secret (line 2): e"),
+        (oidc(&format!("{GOOD}, ca_file: /gone/x"), ""), "approvals.oidc.ca_file (line 2): `/gone/x`"),
+        (
+            oidc(GOOD, "").replace("https://i", "http://login.example"),
+            "approvals.oidc.issuer (line 2): is http beyond loopback: use https",
+        ),
+        (
+            oidc(GOOD, "").replace("public_url: 'https://d', ", ""),
+            "approvals.oidc (line 2): `public_url` is missing: write the URL at which people reach",
+        ),
+        (
+            oidc(GOOD, "").replace("https://d", "http://d"),
+            "approvals.public_url (line 2): is http beyond loopback: use https",
+        ),
+        (
+            oidc(&format!("{GOOD}, name: Corp"), ", approvers: [{id: 'corp:x', token: '${env:ALICE}'}]"),
+            "approvals.approvers (line 2): an id begins with `Corp:`, as those of people who sign in",
         ),
         (webhook("url: 'https://h/', template: slack"), "approvals.webhooks[0] (line 2): `name` is missing: write a name, such as"),
         (webhook("name: a, template: slack"), "webhooks[0] (line 2): `url` is missing: write its address, like"),

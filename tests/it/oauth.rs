@@ -12,7 +12,7 @@
 
 mod configuration;
 mod forward;
-mod issuer;
+pub(crate) mod issuer;
 mod terminate;
 
 use super::firewall::{Firewall, Received, Reply};

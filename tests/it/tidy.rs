@@ -97,6 +97,7 @@ const DOORS: &[(&str, &[&str])] = &[
 /// they are or under which id they belong, and what is no message.
 const EDGE_READERS: &[&str] = &[
     "crates/edge/src/admin/answer.rs",
+    "crates/edge/src/admin/sign_in/provider.rs",
     "crates/edge/src/child/conversation.rs",
     "crates/edge/src/child/era.rs",
     "crates/edge/src/client/remote.rs",

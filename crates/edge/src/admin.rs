@@ -33,6 +33,7 @@ mod reply;
 mod console;
 mod answer;
 mod record;
+pub mod sign_in;
 pub mod overview;
 pub mod api;
 

@@ -14,36 +14,36 @@ use serde_json::{Value, json};
 /// A key pair for tests alone; `ring` makes no RSA keys.
 const RSA: &str = include_str!("issuer.pem");
 
-pub(super) fn encoded(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn encoded(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// A private key.
-pub(super) enum Signer {
+pub(crate) enum Signer {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
 }
 
 impl Signer {
-    pub(super) fn rsa() -> Self {
+    pub(crate) fn rsa() -> Self {
         let body: String = RSA.lines().filter(|line| !line.starts_with('-')).collect();
         Self::Rsa(RsaKeyPair::from_pkcs8(&STANDARD.decode(body).unwrap()).unwrap())
     }
 
-    pub(super) fn ec() -> Self {
+    pub(crate) fn ec() -> Self {
         let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
         Self::Ec(EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).unwrap())
     }
 
-    pub(super) fn ed() -> Self {
+    pub(crate) fn ed() -> Self {
         let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         Self::Ed(Ed25519KeyPair::from_pkcs8(key.as_ref()).unwrap())
     }
 
     /// The public half as a JWK.
-    pub(super) fn jwk(&self, kid: &str) -> Value {
+    pub(crate) fn jwk(&self, kid: &str) -> Value {
         match self {
             Self::Rsa(key) => {
                 let public = RsaPublicKeyComponents::<Vec<u8>>::from(key.public());
@@ -77,7 +77,7 @@ impl Signer {
     }
 
     /// A token with these texts as header and claims.
-    pub(super) fn token(&self, header: &str, claims: &str) -> String {
+    pub(crate) fn token(&self, header: &str, claims: &str) -> String {
         let alg = serde_json::from_str::<Value>(header).unwrap_or_default()["alg"].clone();
         let signed = format!("{}.{}", encoded(header), encoded(claims));
         let signature = self.sign(alg.as_str().unwrap_or_default(), signed.as_bytes());
@@ -87,19 +87,19 @@ impl Signer {
 
 /// Seconds since the Unix epoch, `shift` from now.
 #[expect(clippy::disallowed_methods, reason = "tokens are about the real time")]
-pub(super) fn now(shift: i64) -> i64 {
+pub(crate) fn now(shift: i64) -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(now.as_secs()).unwrap() + shift
 }
 
 /// A JWK Set of these keys.
-pub(super) fn set(keys: &[Value]) -> String {
+pub(crate) fn set(keys: &[Value]) -> String {
     json!({"keys": keys}).to_string()
 }
 
 /// What a good token says, with `changes` put over it; `null` removes a claim.
 #[expect(clippy::needless_pass_by_value, reason = "`json!` makes a value")]
-pub(super) fn claims(changes: Value) -> String {
+pub(crate) fn claims(changes: Value) -> String {
     let mut claims = json!({
         "iss": super::terminate::ISSUER,
         "sub": "alice",

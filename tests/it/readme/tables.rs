@@ -114,6 +114,7 @@ fn every_key_is_documented_and_no_other() {
         ),
         ("approvals: {zzzzzzzzzzzzzzzzzzzz: 1}", "approvals."),
         ("approvals: {approvers: [{zzzzzzzzzzzzzzzzzzzz: 1}]}", "approvals.approvers[]."),
+        ("approvals: {oidc: {zzzzzzzzzzzzzzzzzzzz: 1}}", "approvals.oidc."),
         ("approvals: {webhooks: [{zzzzzzzzzzzzzzzzzzzz: 1}]}", "approvals.webhooks[]."),
         (
             "approvals: {webhooks: [{callback: {zzzzzzzzzzzzzzzzzzzz: 1}}]}",
@@ -139,7 +140,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 22, "{sections:?}");
+    assert_eq!(sections.len(), 23, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -183,6 +184,7 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "the one that was dialled",
                 "that of `url`",
                 "that of `public_url`",
+                "the host of `issuer`",
             ];
             assert!(words.contains(&default.as_str()), "{key}: what is `{default}`?");
         }
@@ -235,6 +237,13 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     } else if let Some(name) = key.strip_prefix("audit.decision_logs.") {
         let url = if name == "url" { "" } else { "url: 'https://h', " };
         rest = format!("audit: {{decision_logs: {{{url}{}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("approvals.oidc.") {
+        let others = [("issuer", "'https://i'"), ("client_id", "c"), ("groups", "{g: v}")];
+        let others = others.iter().filter(|(other, _)| *other != name);
+        let others = others.map(|(name, value)| format!("{name}: {value}"));
+        let keys: Vec<_> = others.chain([written(name)]).collect();
+        let oidc = format!("oidc: {{{}}}", keys.join(", "));
+        rest = format!("approvals: {{public_url: 'https://a', {oidc}}}");
     } else if let Some(name) = key.strip_prefix("otlp.credentials.") {
         rest = format!("otlp: {{endpoint: 'https://h', credentials: {{{}}}}}", credential(name));
     } else if let Some(name) = key.strip_prefix("otlp.") {

@@ -10,11 +10,11 @@
 //!
 //! [`super::overview`] has what else they may look at.
 //!
-//! Each but the last needs `Authorization: Bearer` with an approver's token; the network address proves
-//! nothing.
-//! There are no cookies, so no other site can use a browser's; a request that names another site as
-//! its origin is refused all the same. Each answer, also one that does not count, is in the journal
-//! before it takes effect.
+//! Each but the last needs `Authorization: Bearer` with an approver's token, or cookie and key of a
+//! session of [`super::sign_in`]; the network address proves nothing. No cookie is worth anything by
+//! itself, so no other site can use a browser's; a request that names another site as its origin is
+//! refused all the same. Each answer, also one that does not count, is in the journal before it takes
+//! effect.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -31,13 +31,16 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 mod callback;
+mod pages;
 
+use self::pages::{NO_SESSION, Page};
 use super::answer::{Answer, BODY_BYTES_MAX, Verdict};
-use super::approvers::{Approvers, FailureLimit};
+use super::approvers::{Approvers, Caller, FailureLimit};
 use super::overview::{AUDIT, Overview, SERVERS};
 use super::places::{Place, Slots};
 use super::record;
 use super::reply::{self, And, Body, Problem};
+use super::sign_in::{NoSession, SignIn};
 use crate::Shared;
 use crate::upstream::{Media, media};
 use crate::webhook::link::{Links, PATH as LINKS};
@@ -68,6 +71,7 @@ pub struct ApprovalsApi {
     failures: FailureLimit,
     slots: Arc<Slots>,
     shared: Shared,
+    sign_in: Option<SignIn>,
     overview: Option<Arc<Overview>>,
     /// The links of webhooks, if any sends some.
     links: Option<Arc<Links>>,
@@ -123,9 +127,16 @@ impl ApprovalsApi {
             failures: FailureLimit::default(),
             slots: Arc::default(),
             shared,
+            sign_in: None,
             overview: None,
             links: None,
         }
+    }
+
+    /// Lets approvers sign in at an issuer, too.
+    #[must_use]
+    pub fn with_sign_in(self, sign_in: SignIn) -> Self {
+        Self { sign_in: Some(sign_in), ..self }
     }
 
     /// Shows approvers `overview`, too.
@@ -145,7 +156,9 @@ impl ApprovalsApi {
         let is_below = |root: &&str| {
             path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        path.starts_with(LINKS) || [ROOT, AUDIT, SERVERS].iter().any(is_below)
+        path.starts_with(LINKS)
+            || [ROOT, AUDIT, SERVERS].iter().any(is_below)
+            || Page::of(path).is_some()
     }
 
     /// Answers `request` of `peer`, whose connection is at `place`.
@@ -171,8 +184,11 @@ impl ApprovalsApi {
         place: &Place,
     ) -> Result<Response<Body>, Problem> {
         let (parts, body) = request.into_parts();
-        let by = self.authenticate(&parts.headers, peer)?;
-        let slot = self.slots.take(&by.id).ok_or(BUSY)?;
+        if let Some(page) = Page::of(parts.uri.path()) {
+            return self.page(page, &parts, peer, place).await;
+        }
+        let by = self.authenticate(&parts.method, &parts.headers, peer)?;
+        let slot = self.slots.take(&by.approver.id).ok_or(BUSY)?;
         place.leave_for(slot);
         let target = Target::of(parts.uri.path(), parts.uri.query())?;
         target.check_method(&parts.method)?;
@@ -184,7 +200,7 @@ impl ApprovalsApi {
                 let overview = self.overview()?;
                 blocking(move || Ok(reply::of(&overview.servers(&self.shared)))).await
             }
-            Target::List(states) => blocking(move || Ok(self.list(&states, &by))).await,
+            Target::List(states) => blocking(move || Ok(self.list(&states, &by.approver))).await,
             Target::One(id) => {
                 blocking(move || {
                     let found = self.approvals.get(&id).ok_or(UNKNOWN)?;
@@ -205,36 +221,49 @@ impl ApprovalsApi {
     }
 
     /// Who sends a request with `headers`. Whoever is nobody is recorded, and then told so.
-    fn authenticate(&self, headers: &HeaderMap, peer: IpAddr) -> Result<Arc<Approver>, Problem> {
+    fn authenticate(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        peer: IpAddr,
+    ) -> Result<Arc<Caller>, Problem> {
         if !is_own_site(headers) {
             return Err(self.stranger(DoorRefusal::Origin, peer, OTHER_SITE));
         }
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(self.stranger(DoorRefusal::NoToken, peer, NO_TOKEN));
-        };
-        match bearer(value).and_then(|token| self.approvers.find(token)) {
-            Some(approver) => Ok(approver),
-            None => Err(self.stranger(DoorRefusal::BadToken, peer, BAD_TOKEN)),
+        let (token, more) = (values.next(), values.next());
+        let sign_in = self.sign_in.as_ref().filter(|_| SignIn::is_meant(headers));
+        match (token, more, sign_in) {
+            (None, None, Some(sign_in)) => {
+                let found = sign_in.caller(method, headers, self.shared.clock.uptime());
+                found.map_err(|why| match why {
+                    NoSession::Origin => self.stranger(DoorRefusal::Origin, peer, OTHER_SITE),
+                    NoSession::Unknown => self.stranger(DoorRefusal::BadToken, peer, NO_SESSION),
+                })
+            }
+            (Some(value), None, None) => {
+                let found = bearer(value).and_then(|token| self.approvers.find(token));
+                let found = found.map(|approver| Arc::new(Caller::of(approver)));
+                found.ok_or_else(|| self.stranger(DoorRefusal::BadToken, peer, BAD_TOKEN))
+            }
+            _ => Err(self.stranger(DoorRefusal::NoToken, peer, NO_TOKEN)),
         }
     }
 
     /// Records an attempt without a right token. Returns `problem`, or that there were too many.
     fn stranger(&self, why: DoorRefusal, peer: IpAddr, problem: Problem) -> Problem {
+        let note = "a request for the approvals on `admin`".to_owned();
+        self.note_stranger(why, peer, note).err().unwrap_or(problem)
+    }
+
+    /// Records an attempt without a right token. Fails if it cannot, or if there were too many.
+    fn note_stranger(&self, why: DoorRefusal, peer: IpAddr, note: String) -> Result<(), Problem> {
         let now = self.shared.now();
-        let facts = DoorFacts {
-            principal: None,
-            peer: Some(peer),
-            server: None,
-            note: Some("a request for the approvals on `admin`".to_owned()),
-        };
+        let facts = DoorFacts { principal: None, peer: Some(peer), server: None, note: Some(note) };
         if self.shared.record(self.shared.gate.refuse_at_door(why, facts, now)).is_err() {
-            return UNRECORDED;
+            return Err(UNRECORDED);
         }
-        if !self.failures.allows(peer, now.uptime) {
-            return FAILURES;
-        }
-        problem
+        if self.failures.allows(peer, now.uptime) { Ok(()) } else { Err(FAILURES) }
     }
 
     fn list(&self, states: &[HoldState], by: &Approver) -> Response<Body> {
@@ -300,11 +329,16 @@ impl ApprovalsApi {
         id: &str,
         verdict: Verdict,
         answer: &Answer,
-        by: &Approver,
+        caller: &Caller,
     ) -> Result<HoldView, Problem> {
         let now = self.shared.now();
         let found = self.approvals.get(id);
+        let by = &*caller.approver;
         let said = record::Said { id, verdict, answer, by, about: found.as_ref() };
+        // That an approver's id is the principal's is seen with the answer; it has other names, too.
+        if found.as_ref().is_some_and(|hold| caller.is_principal(&hold.principal)) {
+            return Err(self.not_counted(&said, &AnswerError::NotAllowed));
+        }
         let (digest, scope) = (answer.digest.as_deref(), answer.scope.as_deref());
         let seen = |hold: &HoldView| digest.is_none_or(|digest| *digest == *hold.digest);
         if !found.as_ref().is_none_or(seen) {

@@ -1,4 +1,4 @@
-//! Who may answer holds, and how they authenticate: by a bearer token (RFC 6750).
+//! Who may answer holds, and how they authenticate: by a bearer token (RFC 6750), or as `sign_in` says.
 //!
 //! The network address proves nothing, not even loopback: in a pod the agent shares it (threat I11).
 //! A token is kept as a keyed digest and compared in constant time. Nothing here logs one.
@@ -112,6 +112,32 @@ impl Approvers {
         }
         let same = self.0.iter().filter(|(_, digest)| digest.is_of(token));
         same.fold(None, |found, (approver, _)| found.or_else(|| Some(Arc::clone(approver))))
+    }
+}
+
+/// Who sends a request, and what the same person is called where he is a principal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) approver: Arc<Approver>,
+    /// Names of the same person as a principal, beside the approver's id.
+    principals: Vec<Box<str>>,
+}
+
+impl Caller {
+    /// An approver whose id is its only name.
+    pub(super) fn of(approver: Arc<Approver>) -> Self {
+        Self { approver, principals: Vec::new() }
+    }
+
+    /// An approver that is `principals`, too.
+    pub(super) fn known_as(approver: Arc<Approver>, principals: Vec<Box<str>>) -> Self {
+        Self { approver, principals }
+    }
+
+    /// Whether `principal` is this person by a name other than its id, in whichever case it is written
+    /// (threat I3).
+    pub(super) fn is_principal(&self, principal: &str) -> bool {
+        self.principals.iter().any(|name| name.eq_ignore_ascii_case(principal))
     }
 }
 

@@ -2,8 +2,8 @@
 //! than reading it.
 
 use ::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use ::http::{HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
@@ -37,6 +37,14 @@ pub(super) fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     let headers = response.headers_mut();
     headers.extend(HEADERS);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Sends a browser to `location`, which may hold a secret.
+pub(super) fn see_other(mut location: HeaderValue) -> Response<Body> {
+    location.set_sensitive(true);
+    let mut response = json(StatusCode::SEE_OTHER, Bytes::new());
+    response.headers_mut().insert(LOCATION, location);
     response
 }
 

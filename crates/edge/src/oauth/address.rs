@@ -30,6 +30,11 @@ impl PublicUrl {
         &self.text
     }
 
+    /// Its scheme, host and port, as they were written.
+    pub fn origin(&self) -> &str {
+        self.text.get(..self.origin_len).unwrap_or_default()
+    }
+
     /// Its path without a trailing `/`; empty for the root.
     pub fn path(&self) -> &str {
         self.text.get(self.origin_len..).unwrap_or_default().trim_end_matches('/')
@@ -42,8 +47,7 @@ impl PublicUrl {
 
     /// The URL of its metadata (RFC 9728 §3.1).
     pub fn metadata_url(&self) -> String {
-        let origin = self.text.get(..self.origin_len).unwrap_or_default();
-        format!("{origin}{}", self.metadata_path())
+        format!("{}{}", self.origin(), self.metadata_path())
     }
 }
 

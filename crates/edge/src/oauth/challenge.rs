@@ -264,7 +264,8 @@ fn is_plain(text: &str, url: &Uri, scheme: &str) -> bool {
         && authority.bytes().all(tidy)
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether `host` of a URL is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.eq_ignore_ascii_case("localhost")
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())

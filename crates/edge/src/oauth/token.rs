@@ -128,6 +128,11 @@ impl<'a> Unverified<'a> {
         self.claims.root().get("iss")?.as_str()
     }
 
+    /// Its `typ`, not verified.
+    pub fn media_type(&self) -> Option<&str> {
+        self.jws.media_type()
+    }
+
     /// Its `kid`, not verified.
     pub fn key(&self) -> Option<&str> {
         self.jws.key_id()
@@ -205,6 +210,6 @@ fn claims(payload: Bytes) -> Result<Document, BadToken> {
 }
 
 /// A `NumericDate` (RFC 7519 §2): seconds since the Unix epoch, perhaps with a fraction.
-fn date(value: Value<'_>) -> Option<Duration> {
+pub(crate) fn date(value: Value<'_>) -> Option<Duration> {
     Duration::try_from_secs_f64(value.as_number()?.parse().ok()?).ok()
 }

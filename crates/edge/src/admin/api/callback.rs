@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 use super::super::answer::{Answer, Verdict as Given};
+use super::super::approvers::Caller;
 use super::super::places::Place;
 use super::super::reply::{self, And, Body, Problem};
 use super::{ApprovalsApi, BUSY, NOT_FOUND, OTHER_SITE, blocking, in_time, objected};
@@ -89,7 +90,8 @@ impl ApprovalsApi {
             return Ok(refused(&problem, Some(&story)));
         }
         let answer = Answer { digest: Some(link.digest.clone()), reason, scope: None };
-        let done = self.judge(&link.hold, given(link.verdict), &answer, &link.approver);
+        let by = Caller::of(Arc::clone(&link.approver));
+        let done = self.judge(&link.hold, given(link.verdict), &answer, &by);
         Ok(match done {
             Ok(hold) => answered(&hold),
             Err(problem) => refused(&problem, Some(&story)),

@@ -1,13 +1,15 @@
 // The page on which people answer held calls and see what the firewall does. This file signs in,
 // shows the view that the address names, and keeps it up to date.
 
-import { byId } from "./text.js";
+import { byId, show } from "./text.js";
 import { auditView } from "./audit.js";
 import { callsView } from "./calls.js";
 import { serversView } from "./servers.js";
 
-/** The approver's token, for as long as the page lives. */
+/** The approver's token, or the key of a session, for as long as the page lives. */
 let token = "";
+/** Whether it is that of somebody who signed in at the issuer; the session's cookie goes with it. */
+let session = false;
 /** Ends the request that waits for changes. */
 let watching = null;
 
@@ -15,9 +17,9 @@ const PAUSE_MS = 2000;
 
 async function ask(path, options = {}) {
   const asking = token;
-  const headers = { authorization: "Bearer " + token };
+  const headers = session ? { "x-bartizan-session": token } : { authorization: "Bearer " + token };
   if (options.body) headers["content-type"] = "application/json";
-  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", redirect: "error" });
+  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: session ? "same-origin" : "omit", redirect: "error" });
   const body = answer.headers.get("content-type")?.startsWith("application/json") ? await answer.json() : null;
   // Nothing that comes after signing out is shown.
   if (token !== asking) throw new Error("signed out");
@@ -30,9 +32,13 @@ async function ask(path, options = {}) {
   return body;
 }
 
+function notAccepted() {
+  return session ? "You are no longer signed in." : "This token is not accepted.";
+}
+
 function failed(error) {
   if (!token) return;
-  if (error.status === 401) leave("This token is not accepted.");
+  if (error.status === 401) leave(notAccepted());
   else byId("trouble").textContent = "The firewall cannot be reached or refuses: " + error.message;
 }
 
@@ -78,6 +84,7 @@ async function watch() {
 
 function leave(why) {
   token = "";
+  session = false;
   watching?.abort();
   for (const view of Object.values(views)) view.clear();
   byId("console").hidden = true;
@@ -89,14 +96,13 @@ function leave(why) {
   byId("token").focus();
 }
 
-byId("enter").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  token = byId("token").value.trim();
+/** Shows the console to whoever has just come in. */
+async function enter() {
   byId("refused").textContent = "";
   try {
     await calls.refresh();
   } catch (error) {
-    leave(error.status === 401 ? "This token is not accepted." : error.message);
+    leave(error.status === 401 ? notAccepted() : error.message);
     return;
   }
   byId("token").value = "";
@@ -106,11 +112,61 @@ byId("enter").addEventListener("submit", async (event) => {
   byId("main").focus();
   route();
   watch();
+}
+
+/** Ends the session at the firewall, too. */
+async function signOut() {
+  try {
+    if (session) await ask("console/sign-out", { method: "POST" });
+    leave("");
+  } catch (error) {
+    failed(error);
+  }
+}
+
+const FAILURES = {
+  unavailable: "The issuer cannot be reached, or not be used. Sign in with a token, or try again.",
+  "not-begun": "This sign-in was begun in another browser, or too long ago. Sign in again.",
+  denied: "The issuer did not sign you in.",
+  "no-group": "You are signed in there, but in no group that may approve.",
+  refused: "The answer of the issuer is not accepted. The journal says why.",
+};
+
+/** What a sign-in brought back, after the `#` of the address, where nobody else sees it. */
+function arrive() {
+  const [what, value] = location.hash.slice(1).split("=");
+  if (!value || (what !== "signed-in" && what !== "failed")) return;
+  history.replaceState(null, "", location.pathname);
+  if (what === "signed-in") {
+    token = value;
+    session = true;
+    enter();
+  } else {
+    byId("refused").textContent = Object.hasOwn(FAILURES, value) ? FAILURES[value] : FAILURES.refused;
+  }
+}
+
+/** Offers to sign in at the issuer, if there is one. */
+async function offer() {
+  const answer = await fetch("console/options", { cache: "no-store", credentials: "omit", redirect: "error" });
+  const issuer = (await answer.json()).sign_in;
+  if (!issuer) return;
+  show(byId("sign-in"), "Sign in with " + issuer.name);
+  byId("sign-in").addEventListener("click", () => location.assign(issuer.url));
+  byId("issuer").hidden = false;
+}
+
+byId("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = byId("token").value.trim();
+  enter();
 });
-byId("leave").addEventListener("click", () => leave(""));
+byId("leave").addEventListener("click", signOut);
 byId("skip").addEventListener("click", (event) => {
   // The address names what is shown, so it stays.
   event.preventDefault();
   byId("main").focus();
 });
 addEventListener("hashchange", route);
+arrive();
+offer().catch(() => {});
