@@ -334,11 +334,11 @@ fn each_rule_that_holds_needs_an_approval_of_its_own() {
     let mut line = Line::new();
     let message = call(1, "drop", json!({}));
     let one = line.sends(&message).held();
-    let asked: Vec<_> = one.all().map(|hold| (&*hold.code, hold.key.clone())).collect();
+    let asked: Vec<_> = one.all().map(|hold| (&*hold.code, hold.key)).collect();
     let first = grant(&one);
     let two = line.approved(&message, &one.call, std::slice::from_ref(&first)).unwrap().held();
     assert_eq!((&*one.code, &*two.code), ("one", "two"));
-    assert_eq!(asked, [("one", one.key.clone()), ("two", two.key.clone())], "both at once");
+    assert_eq!(asked, [("one", one.key), ("two", two.key)], "both at once");
     assert!(two.also.is_empty());
     assert_ne!(one.key, two.key);
     // The first approval twice is no second one.

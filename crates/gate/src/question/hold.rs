@@ -93,7 +93,7 @@ pub struct Hold {
     pub scopes: Vec<GrantScope>,
     /// The holds of the other rules that hold the same call: it passes when all are granted. They
     /// have none of their own.
-    pub also: Vec<Hold>,
+    pub also: Vec<Self>,
 }
 
 /// A grant that covers further calls: the same principal, server, method, tool, effect, tags,
