@@ -194,6 +194,7 @@ export function callsView(ask, failed) {
   async function choose(id) {
     if (id !== chosen) {
       byId("reason").value = "";
+      byId("scope").replaceChildren(); // what was chosen for one call is not chosen for another
       byId("failed").textContent = "";
       byId("outcome").textContent = "";
       forget(id ? "…" : "No call chosen");

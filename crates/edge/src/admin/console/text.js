@@ -72,45 +72,44 @@ export function span(ms) {
   return units.filter(([count], at) => at === 0 || count > 0).map(([count, unit]) => count + " " + unit).join(" ");
 }
 
-/** Breaks a JSON text into lines. Numbers stay as they were sent: nothing is rounded. */
+/** Breaks a JSON text into lines, the members of each object in the order of their names: what means the
+ * same looks the same, in whatever order it was sent. Numbers stay as they were sent: nothing is rounded. */
 export function pretty(json) {
-  const lines = [];
-  let line = "";
-  let depth = 0;
-  const end = () => {
-    lines.push("  ".repeat(Math.min(depth, DEPTH_MAX)) + line.trim());
-    line = "";
-  };
-  const token = /"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s"[\]{},:]+/gsu;
-  let previous = "";
-  for (const [part] of json.matchAll(token)) {
-    if (part === "{" || part === "[") {
-      line += part;
-      end();
-      depth += 1;
-    } else if (part === "}" || part === "]") {
-      if (previous === "{" || previous === "[") {
-        depth -= 1;
-        line = lines.pop().trim() + part;
-      } else {
-        end();
-        depth -= 1;
-        line = part;
-      }
-    } else if (part === ",") {
-      line += part;
-      end();
-    } else if (part === ":") {
-      line += ": ";
-    } else if (part.startsWith('"')) {
+  const tokens = json.match(/"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s"[\]{},:]+/gsu) || [];
+  let at = 0;
+  const read = () => {
+    const open = tokens[at++];
+    if (open !== "{" && open !== "[") {
       // Decoded and written anew: what an escape means is seen, and a line end stays an escape.
-      line += JSON.stringify(JSON.parse(part));
-    } else {
-      line += part;
+      return open.startsWith('"') ? JSON.stringify(JSON.parse(open)) : open;
     }
-    previous = part;
-  }
-  end();
+    const close = open === "{" ? "}" : "]";
+    const members = [];
+    while (tokens[at] !== close) {
+      const name = open === "{" ? JSON.parse(tokens[at]) : null;
+      if (name !== null) at += 2;
+      members.push([name, read()]);
+      if (tokens[at] === ",") at += 1;
+    }
+    at += 1;
+    if (open === "{") members.sort(([one], [other]) => (one < other ? -1 : 1));
+    return { open, close, members };
+  };
+  const lines = [];
+  const write = (node, depth, before, after) => {
+    const indent = "  ".repeat(Math.min(depth, DEPTH_MAX)) + before;
+    if (typeof node === "string" || node.members.length === 0) {
+      lines.push(indent + (typeof node === "string" ? node : node.open + node.close) + after);
+      return;
+    }
+    lines.push(indent + node.open);
+    node.members.forEach(([name, value], index) => {
+      const comma = index + 1 < node.members.length ? "," : "";
+      write(value, depth + 1, name === null ? "" : JSON.stringify(name) + ": ", comma);
+    });
+    lines.push("  ".repeat(Math.min(depth, DEPTH_MAX)) + node.close + after);
+  };
+  write(read(), 0, "", "");
   return lines;
 }
 
