@@ -129,7 +129,7 @@ def main() -> int:
             with flags_http(work) as upstream, bartizan(work, {"url": upstream}, further=further) as url:
                 thread = threading.Thread(target=granting, args=(work,))
                 thread.start()
-                seen = play("python-2", "auto", scenario(1), ["http", url], work)
+                seen = play("python-2", "auto", scenario(work, "get_flag", 1), ["http", url], work)
                 thread.join()
             steps = [json.dumps(one) for one in seen if "step" in one]
             if len(steps) != 1 or "search-v2" not in steps[0]:

@@ -618,7 +618,7 @@ async fn secrets_in_arguments_do_not_leave() {
         let asked = receiver.request(1).await;
         assert!(!asked.body.contains(&token), "{}", asked.body);
         assert!(asked.body.contains("use [redacted]") && asked.body.contains("kept"));
-        assert!(asked.body.contains("callback/grant."));
+        assert!(!asked.body.contains("callback"), "nobody grants what is not shown");
 
         let params = json!({"arguments": {token.as_str(): "v"}}).to_string();
         desk.ask(&hold("named", &params, 1));

@@ -104,7 +104,8 @@ impl Ledger {
         if scope.is_some_and(|code| chosen(code).is_none()) {
             return Err(AnswerError::ScopeNotOffered);
         }
-        if hold.answers.iter().any(|answer| answer.by == given.by.id) {
+        // One person is one approver, in whichever case the name is written.
+        if hold.answers.iter().any(|answer| answer.by.eq_ignore_ascii_case(&given.by.id)) {
             return Err(AnswerError::AlreadyAnswered);
         }
         let mut answered = with_answer(hold, given, Verdict::Grant, at_ms);

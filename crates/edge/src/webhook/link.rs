@@ -109,7 +109,8 @@ impl Links {
     ) -> Option<(u64, [String; 2])> {
         let Answering { approver, lasts } = self.answering.get(webhook)?;
         let key = self.keys.first()?;
-        let answered = hold.answers.iter().any(|answer| answer.by == approver.id);
+        let answered =
+            hold.answers.iter().any(|answer| answer.by.eq_ignore_ascii_case(&approver.id));
         let may = approver.may_answer(&hold.principal, &hold.approvers);
         let until_ms = hold.asked_unix_ms.saturating_add(millis(*lasts));
         if hold.state != HoldState::Pending || answered || !may || until_ms <= wall_ms(now) {

@@ -66,8 +66,10 @@ pub(crate) enum Params {
 }
 
 impl Params {
+    /// Whether all of them are shown. What stands behind a marker need not be a secret: an agent can
+    /// write anything in the form of one.
     pub(crate) fn are_shown(&self) -> bool {
-        matches!(self, Self::Shown { .. })
+        matches!(self, Self::Shown { secrets: 0, .. })
     }
 
     fn of(hold: &HoldView) -> Self {
@@ -209,7 +211,10 @@ pub(crate) fn missing(params: &Params, cut: bool) -> String {
                 ));
             }
             if *secrets > 0 {
-                said.push(format!("[redacted] stands for {secrets} secrets."));
+                said.push(format!(
+                    "[redacted] stands for {secrets} secrets, or what looks like some: only the \
+                     console shows them, so only there the call can be granted."
+                ));
             }
             said.join(" ")
         }

@@ -297,7 +297,7 @@ const GONE: Problem = Problem::new(
 const WITHHELD: Problem = Problem::new(
     StatusCode::CONFLICT,
     "not-shown",
-    "the parameters cannot be shown here, so they cannot be granted here",
+    "not all parameters can be shown here, so they cannot be granted here",
     "use the console or the command line",
 );
 const METHOD: Problem = Problem::new(
