@@ -94,7 +94,7 @@ pub struct SignIn {
     /// `Origin` of our page.
     origin: Box<str>,
     cookies: Cookies,
-    provider: Provider,
+    provider: Arc<Provider>,
     attempts: Attempts,
     sessions: Sessions,
 }
@@ -222,7 +222,7 @@ impl SignIn {
         Ok(Self {
             origin: origin(&config.public_url).into(),
             cookies: if https { OVER_TLS } else { PLAIN },
-            provider,
+            provider: Arc::new(provider),
             attempts: Attempts::new().map_err(NoSignIn::Random)?,
             sessions: Sessions::new(config.idle, config.lifetime),
             config,
@@ -332,7 +332,7 @@ impl SignIn {
     /// Whom the issuer names for `code`.
     async fn identify(
         &self,
-        metadata: &Metadata,
+        metadata: &Arc<Metadata>,
         attempt: &Attempt,
         code: &str,
         now: Now,

@@ -14,7 +14,9 @@ use ::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use super::message::{encoded, form};
 use crate::oauth::challenge::is_loopback;
@@ -69,6 +71,9 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
+/// Codes that are exchanged at once at most; further ones wait.
+const EXCHANGES_MAX: usize = 4;
+
 /// An issuer as we know it.
 #[derive(Debug)]
 pub(super) struct Provider {
@@ -76,7 +81,12 @@ pub(super) struct Provider {
     service: Service,
     cached: Mutex<Cached>,
     /// One permit, held by the task that fetches.
-    fetching: Semaphore,
+    fetching: Arc<Semaphore>,
+    /// A place for each code that is being exchanged.
+    exchanging: Arc<Semaphore>,
+    /// Where requests to the issuer run, if not on the listener's own runtime: a resolver of names that
+    /// hangs takes threads that approvers with a token need there.
+    runtime: Option<Handle>,
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +127,14 @@ impl Provider {
     /// Its address or the certificates cannot be used.
     pub(super) fn new(config: ClientConfig) -> Result<Self, SetUpError> {
         let service = service(Address::parse(&config.issuer)?, &config)?;
-        Ok(Self { config, service, cached: Mutex::default(), fetching: Semaphore::new(1) })
+        Ok(Self {
+            config,
+            service,
+            cached: Mutex::default(),
+            fetching: Arc::new(Semaphore::new(1)),
+            exchanging: Arc::new(Semaphore::new(EXCHANGES_MAX)),
+            runtime: Handle::try_current().ok(),
+        })
     }
 
     /// Who we are to it.
@@ -127,30 +144,48 @@ impl Provider {
 
     /// What it says of itself at `now` (uptime), fetched if what is known is not fresh. `None` if
     /// nothing can be had; the log says why.
-    pub(super) async fn metadata(&self, now: Duration) -> Option<Arc<Metadata>> {
+    pub(super) async fn metadata(self: &Arc<Self>, now: Duration) -> Option<Arc<Metadata>> {
         if let Some(found) = self.found(now, FRESH) {
             return Some(found);
         }
-        let permit = self.fetching.acquire().await.ok()?;
+        let permit = Arc::clone(&self.fetching).acquire_owned().await.ok()?;
         let attempted = lock(&self.cached).attempted;
         if self.found(now, FRESH).is_none()
             && attempted.is_none_or(|attempted| now.saturating_sub(attempted) >= PAUSE)
         {
             lock(&self.cached).attempted = Some(now);
-            match self.fetch(now).await {
-                Ok(metadata) => {
-                    let mut cached = lock(&self.cached);
-                    cached.metadata = Some(Arc::new(metadata));
-                    cached.since = now;
-                }
-                Err(why) => {
-                    let issuer = &self.config.issuer;
-                    tracing::warn!(%issuer, %why, "the issuer of sign-ins cannot be used");
-                }
+            // A task of its own: who asked may go, and would take the attempt of all others along.
+            let this = Arc::clone(self);
+            let fetched = self.spawn(async move {
+                this.renew(now).await;
+                drop(permit);
+            });
+            drop(fetched.await);
+        }
+        self.found(now, STALE_MAX)
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        // Nothing is kept by such a task: a shutdown may end it at any time.
+        self.runtime.clone().unwrap_or_else(Handle::current).spawn(task)
+    }
+
+    /// Fetches what it says of itself.
+    async fn renew(&self, now: Duration) {
+        match self.fetch(now).await {
+            Ok(metadata) => {
+                let mut cached = lock(&self.cached);
+                cached.metadata = Some(Arc::new(metadata));
+                cached.since = now;
+            }
+            Err(why) => {
+                let issuer = &self.config.issuer;
+                tracing::warn!(%issuer, %why, "the issuer of sign-ins cannot be used");
             }
         }
-        drop(permit);
-        self.found(now, STALE_MAX)
     }
 
     fn found(&self, now: Duration, age_max: Duration) -> Option<Arc<Metadata>> {
@@ -241,7 +276,7 @@ impl Provider {
     /// Why there is none, without any part of a code, token or secret.
     pub(super) async fn exchange(
         &self,
-        metadata: &Metadata,
+        metadata: &Arc<Metadata>,
         code: &str,
         redirect_uri: &str,
         verifier: &str,
@@ -271,7 +306,16 @@ impl Provider {
         }
         let target = metadata.token.target();
         let call = ServiceCall { headers, ..call(Method::POST, target, form(&fields).into()) };
-        let (status, document) = asked(&metadata.token, call).await.map_err(|why| {
+        let place = Arc::clone(&self.exchanging).acquire_owned().await;
+        let place = place.map_err(|_| Unexchanged::Failed)?;
+        let at = Arc::clone(metadata);
+        let exchanged = self.spawn(async move {
+            let answer = asked(&at.token, call).await;
+            drop(place);
+            answer
+        });
+        let answer = exchanged.await.unwrap_or_else(|stopped| Err(stopped.to_string()));
+        let (status, document) = answer.map_err(|why| {
             let issuer = &self.config.issuer;
             tracing::warn!(%issuer, %why, "the issuer of sign-ins did not exchange a code");
             Unexchanged::Failed
