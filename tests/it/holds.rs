@@ -356,6 +356,7 @@ fn an_approval_of_some_people_is_none_of_others() {
         let first = grant(&one);
         let two = line.approved(&message, &one.call, std::slice::from_ref(&first)).unwrap().held();
         assert_ne!((&one.approvers, one.quorum), (&two.approvers, two.quorum), "{tool}");
+        assert!(one.also.is_empty(), "{tool}: one key is one hold at a time");
         line.approved(&message, &one.call, &[first, grant(&two)]).unwrap().sent();
     }
 }

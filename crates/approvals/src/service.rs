@@ -28,6 +28,8 @@ pub use waiter::Waiter;
 
 /// How often a change is planned anew because another replica was faster, at most.
 const CONFLICTS_MAX: usize = 16;
+/// Conflicts one after another after which the whole store is read again.
+const CONFLICTS_BEFORE_DOUBT: usize = 2;
 /// How often it is written down what the time has brought about.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked what other replicas have written.
@@ -455,6 +457,9 @@ impl Approvals {
                 false
             };
             conflicts = conflicts.saturating_add(usize::from(!done));
+            // Nobody is faster time after time. A record of the store is gone or another one than the
+            // ledger's, and what is new in the store does not say so: all of it is read again.
+            writer.in_doubt |= conflicts >= CONFLICTS_BEFORE_DOUBT && !done;
         }
         Err(Failed::Store)
     }

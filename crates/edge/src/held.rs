@@ -134,7 +134,14 @@ impl HeldRequest<'_> {
             // From here on a disconnect no longer ends the holds, but still the call.
             let places = std::mem::take(&mut asked.waiters);
             let again = match ended {
-                Ended::Over => return self.end(&call, &pending(&places, holding)),
+                Ended::Over => {
+                    let outcome = self.end(&call, &pending(&places, holding));
+                    // The client has cancelled the call meanwhile.
+                    if matches!(outcome, StepOutcome::Settled) {
+                        self.cancel(places);
+                    }
+                    return outcome;
+                }
                 Ended::Withdrawn => {
                     self.cancel(places);
                     return StepOutcome::Settled;
@@ -178,16 +185,29 @@ impl HeldRequest<'_> {
         grants: &mut SpentGrants,
     ) -> Result<Vec<Hold>, HoldState> {
         let now = self.shared.now();
+        // One may be over since it was granted: then none is used up.
+        match places.iter().map(Waiter::state).find(|state| !state.is_open()) {
+            Some(HoldState::Spent) => return Ok(holds),
+            Some(state) => {
+                self.cancel(places);
+                return Err(state);
+            }
+            None => {}
+        }
         let mut again = Vec::new();
-        for (place, hold) in places.into_iter().zip(holds) {
-            if !again.is_empty() {
+        let mut waiting = places.into_iter();
+        for hold in holds {
+            let Some(place) = waiting.next().filter(|_| again.is_empty()) else {
                 again.push(hold);
                 continue;
-            }
+            };
             match aside::long(|| place.spend(now)) {
                 Ok(approval) => grants.granted.push(approval),
                 Err(HoldState::Spent) => again.push(hold),
-                Err(state) => return Err(state),
+                Err(state) => {
+                    self.cancel(waiting.collect());
+                    return Err(state);
+                }
             }
         }
         Ok(again)
@@ -219,7 +239,7 @@ impl HeldRequest<'_> {
             match aside::long(|| approvals.ask(hold, now)) {
                 Ok(waiter) => asked.waiters.push(waiter),
                 Err(error) => {
-                    asked.cancel();
+                    asked.gives_up();
                     return Err(match error {
                         NoHold::Full(_) => HoldEnd::Full,
                         NoHold::CoolingDown { retry_after } => HoldEnd::CoolingDown { retry_after },
@@ -346,6 +366,14 @@ struct Asked<'h> {
 impl Asked<'_> {
     fn waits_on(&mut self) {
         self.over = true;
+    }
+
+    /// The call cannot have all its holds. What was granted stays for the next attempt.
+    fn gives_up(mut self) {
+        self.over = true;
+        let mut places = std::mem::take(&mut self.waiters);
+        places.retain(|place| place.state() == HoldState::Pending);
+        self.request.cancel(places);
     }
 
     /// The call needs no hold any more.

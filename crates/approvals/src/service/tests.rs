@@ -8,7 +8,7 @@ use bartizan_gate::duty::hold::GrantScope;
 use super::made::{ann, call, person};
 use super::*;
 use crate::limits::{APPROVER_BYTES_MAX, Bound};
-use crate::record::Verdict;
+use crate::record::{RecordKey, Verdict};
 use crate::store::memory::MemoryStore;
 
 /// A clock that a test moves.
@@ -564,6 +564,20 @@ fn two_replicas_share_holds() {
     // A replica that begins later leaves the others' calls alone.
     let three = Desk::on(store, ApprovalLimits::default(), hand);
     assert_eq!(three.approvals.list(&[HoldState::Spent]).len(), 1);
+}
+
+/// Whatever one record is like in the store, the other calls go on.
+#[test]
+fn a_record_that_is_gone_from_a_shared_store_holds_up_no_other_call() {
+    let store = Arc::new(MemoryStore::shared());
+    let desk = Desk::on(Arc::clone(&store), ApprovalLimits::default(), Hand::default());
+    let gone = desk.ask(&call(1)).unwrap();
+    assert!(store.lose(&RecordKey::hold(&gone.id().0)));
+    desk.hand.pass(61);
+    let other = desk.ask(&call(2)).unwrap();
+    desk.grant(&other).unwrap();
+    desk.spend(other).unwrap();
+    assert!(desk.approvals.fault().is_none());
 }
 
 /// A shared store that can lose what was written, and be away.

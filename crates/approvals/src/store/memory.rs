@@ -38,6 +38,12 @@ impl MemoryStore {
         Self { shared: true, ..Self::default() }
     }
 
+    /// Loses a record without a trace, as a store does that evicts it.
+    #[cfg(test)]
+    pub(crate) fn lose(&self, key: &RecordKey) -> bool {
+        bartizan_sync::lock(&self.content).records.remove(key).is_some()
+    }
+
     /// A store with the same content.
     #[cfg(test)]
     pub(crate) fn copy(&self) -> Self {

@@ -58,13 +58,14 @@ const ENTRY: usize = 3;
 /// Largest size of a record as JSON, bytes as the journal writes them: the sum of the limits of its
 /// parts.
 pub const RECORD_BYTES_MAX: usize = SKELETON_BYTES_MAX
-    // Principal, server, method, tool, prompt, task, operation, pack, policy revision, call, approver.
-    + 11 * Name::BYTES_MAX
+    // Principal, server, method, tool, prompt, task, operation, pack, policy revision, call, approver,
+    // hold.
+    + 12 * Name::BYTES_MAX
     + IdText::BYTES_MAX
     + UriText::BYTES_MAX
     + Note::BYTES_MAX
-    // Error type, definition, locked, drift, digest, both trace ids, peer, hold, scope.
-    + 10 * Code::BYTES_MAX
+    // Error type, definition, locked, drift, digest, both trace ids, peer, scope.
+    + 9 * Code::BYTES_MAX
     // Why an approver answered so.
     + Message::BYTES_MAX
     + FLAGS_MAX * (Code::BYTES_MAX + ENTRY)
@@ -392,7 +393,7 @@ impl DecisionFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApprovalFacts {
     /// The id of the hold. Where a call needed several, each, with a comma between them.
-    pub hold: Text<Code>,
+    pub hold: Text<Name>,
     /// `grant` or `refuse`; `spent` in the `intent` of a call that has used a grant.
     pub answer: &'static str,
     /// The id of the approver; of all, with a comma between them, where a grant is `spent`.

@@ -1,5 +1,6 @@
 //! Frames of the client: from bytes to the step that forwards or refuses them.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use crate::evidence::text::{Label, Listed, Text};
 use crate::memory::Charge;
 use crate::question::access::Resource;
 use crate::question::access::Server;
-use crate::question::hold::{Approval, Hold, HoldEnd};
+use crate::question::hold::{self, Approval, Hold, HoldEnd};
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::readers::FactReader;
@@ -787,27 +788,32 @@ fn approved(
     asker: Option<Asker<'_>>,
     obligations: &mut Obligations,
 ) -> Result<(), ReasonedRefusal> {
-    let mut missing = Vec::new();
+    let mut missing: Vec<Hold> = Vec::new();
     let mut why = Vec::new();
+    let shown = LazyCell::new(|| hold::shown(passing.params()));
     for obligation in &decision.obligations {
         let Obligation::Hold(rule) = obligation else { continue };
-        let hold = asker.map(|asker| asker.hold(question, passing, rule, decision));
-        if hold.as_ref().zip(asker).is_some_and(|(hold, asker)| asker.is_granted(hold)) {
+        let wanted =
+            asker.map(|asker| (asker, asker.hold(question, Bytes::clone(&shown), rule, decision)));
+        if wanted.as_ref().is_some_and(|(asker, hold)| asker.is_granted(hold)) {
             obligations.push(format!("hold:{}", rule.code));
             continue;
         }
         why.push(reason(&rule.code, &rule.message, Origin::Undischarged));
-        missing.extend(hold);
+        let Some((asker, hold)) = wanted else { continue };
+        // One key is one hold: what asks other people under the same code is asked for later.
+        if missing.iter().all(|other| other.key != hold.key) {
+            missing.push(hold);
+        }
+        if !asker.may_ask(missing.len()) {
+            let refusal = Refusal::Approval(HoldEnd::TooMany);
+            return Err(ReasonedRefusal::new(refusal, why));
+        }
     }
     if why.is_empty() {
         return Ok(());
     }
     let refused = ReasonedRefusal::new(Refusal::ApprovalRequired, why);
-    let Some(asker) = asker else { return Err(refused) };
-    if !asker.may_ask(missing.len()) {
-        let refusal = Refusal::Approval(HoldEnd::TooMany);
-        return Err(ReasonedRefusal { refusal, ..refused });
-    }
     let mut missing = missing.into_iter();
     let hold = missing.next().map(|first| Box::new(Hold { also: missing.collect(), ..first }));
     Err(ReasonedRefusal { hold, ..refused })

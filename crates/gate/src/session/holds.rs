@@ -7,6 +7,8 @@ use core::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::duty::decision::{Decision, HoldRule, Origin, Reason};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Finding, Now, micros};
 use crate::evidence::refusal::{Addressee, Refusal};
@@ -54,11 +56,11 @@ pub(super) struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// The hold that an obligation demands, for the message as it would be sent.
+    /// The hold that an obligation demands, for the message as it would be sent: `shown`.
     pub(super) fn hold(
         &self,
         question: &Question<'_>,
-        frame: &Frame,
+        shown: Bytes,
         rule: &HoldRule,
         decision: &Decision,
     ) -> Hold {
@@ -81,7 +83,7 @@ impl Asker<'_> {
             tags: operation.tags.clone(),
             environments: operation.environments.clone(),
             facts: question.session_facts.clone().unwrap_or_default(),
-            shown: hold::shown(frame.params()),
+            shown,
             definition: definition.map(Into::into),
             revision: (&*decision.revision).into(),
             code: rule.code.clone(),
