@@ -83,7 +83,7 @@ def follow(work: pathlib.Path) -> None:
     admin = "http://" + json.loads((work / "bartizan.yaml").read_text())["admin"]
     link = str(message["data"]["links"]["grant"]).replace(PUBLIC, admin)
     status, page = ask(link)
-    if status != 200 or "search-v2" not in page or len(holds(work, "pending")) != 1:
+    if status != 200 or "search-v2" not in page or len(holds(["--admin", admin], "pending")) != 1:
         faults.append(f"the link alone: {status} {page}")
     form = urllib.parse.urlencode({"reason": "seen by a test"}).encode()
     for expected in (200, 409):
