@@ -9,9 +9,7 @@ AXE=${BARTIZAN_CACHE:-$HOME/.cache/bartizan}/console
 export AXE
 
 if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
-    as_root=()
-    [[ $(id -u) -eq 0 ]] || as_root=(sudo)
-    "${as_root[@]}" apt-get install --yes --no-install-recommends chromium chromium-driver fonts-dejavu-core >/dev/null || {
+    ./apt.sh chromium chromium-driver fonts-dejavu-core || {
         echo 'console.sh: chromium and chromedriver are needed' >&2
         exit 2
     }

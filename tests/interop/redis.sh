@@ -12,7 +12,7 @@ REDIS=redis-server
 export ROOT BARTIZAN REDIS PYTHONDONTWRITEBYTECODE=1
 
 if ! command -v "$REDIS" >/dev/null; then
-    apt-get install -y -q "$REDIS" >/dev/null || { echo "redis.sh: $REDIS is needed" >&2; exit 2; }
+    ./apt.sh "$REDIS" || { echo "redis.sh: $REDIS is needed" >&2; exit 2; }
 fi
 if [[ ! -x $BARTIZAN ]]; then
     echo "redis.sh: no binary at $BARTIZAN; run \`cargo build\`, or set BARTIZAN" >&2
