@@ -254,7 +254,7 @@ fn the_file_does_not_grow_with_what_is_over() {
     let approvals = Arc::new(Approvals::open(store, limits, Box::new(|| now(10))).unwrap());
     let length = || bartizan_sync::lock(&disk.0).now.len();
     let mut after_some = 0;
-    for number in 10..210 {
+    for number in 10..610 {
         approvals.ask(&call(number), now(10)).unwrap().cancel(now(10));
         if number == 60 {
             after_some = length();
@@ -262,7 +262,8 @@ fn the_file_does_not_grow_with_what_is_over() {
     }
     approvals.tick(now(10));
     assert_eq!(approvals.list(&[HoldState::Cancelled]).len(), 20);
-    assert_eq!(length(), after_some);
+    // Ids are random, so the tables fill their pages a little differently each time.
+    assert!(length() <= 2 * after_some, "{} after {after_some}", length());
 }
 
 #[test]
