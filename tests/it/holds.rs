@@ -327,6 +327,33 @@ fn the_policy_is_asked_again_with_the_approval() {
     approval.reason = "jest".into();
     let told = line.approved(&message, &hold.call, &[approval]).unwrap().told();
     assert_eq!(told["error"]["code"], -31001);
+    let denial = line.sink.kept().pop().unwrap();
+    assert_eq!(denial.event, Event::Denial);
+    let used = denial.approval.as_ref().unwrap();
+    assert_eq!((used.answer, used.reason.as_deref()), ("spent", Some("jest")));
+}
+
+#[test]
+fn each_record_of_a_call_names_the_grant_that_it_has_used() {
+    let mut line = Line::new();
+    let message = call(1, "publish", json!({}));
+    let hold = line.sends(&message).held();
+    line.approved(&message, &hold.call, &[grant(&hold)]).unwrap().sent();
+    let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {"content": []}});
+    let step = line.session.server_frame(&line.gate, &answer.to_string().into(), line.now);
+    line.did(step).told();
+    let named: Vec<_> = line
+        .sink
+        .kept()
+        .iter()
+        .map(|record| (record.event, record.approval.as_ref().map(|it| it.hold.to_string())))
+        .collect();
+    let id = || Some(grant(&hold).hold.0.to_string());
+    assert_eq!(
+        named,
+        [(Event::Hold, None), (Event::Intent, id()), (Event::Outcome, id())],
+        "{named:?}"
+    );
 }
 
 #[test]

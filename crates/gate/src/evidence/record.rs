@@ -394,7 +394,7 @@ impl DecisionFacts {
 pub struct ApprovalFacts {
     /// The id of the hold. Where a call needed several, each, with a comma between them.
     pub hold: Text<Name>,
-    /// `grant` or `refuse`; `spent` in the `intent` of a call that has used a grant.
+    /// `grant` or `refuse`; `spent` in the records of a call that has used a grant.
     pub answer: &'static str,
     /// The id of the approver; of all, with a comma between them, where a grant is `spent`.
     pub by: Text<Name>,
@@ -532,8 +532,7 @@ pub struct AuditRecord {
     /// In a `repeated` record: when the first of them was; RFC 3339 UTC, microseconds.
     #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub since: Option<SystemTime>,
-    /// The answer of an approver, in an `approval` record; the approvals that the call has used, in an
-    /// `intent`.
+    /// The answer of an approver, in an `approval` record; else the approvals that the call has used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<Arc<ApprovalFacts>>,
     /// Free text, such as a policy's problems or what a recovery did.

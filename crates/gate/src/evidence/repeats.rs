@@ -233,7 +233,9 @@ impl Counted {
 
 /// `record` without what differs between refusals of one kind; `None` if it is no refusal.
 fn template(record: &AuditRecord) -> Option<AuditRecord> {
-    if !matches!(record.event, Event::Denial | Event::Drop) || record.outcome.is_some() {
+    let refused = matches!(record.event, Event::Denial | Event::Drop) && record.outcome.is_none();
+    // One that has used a grant is kept: approvers are few, and ask what became of theirs.
+    if !refused || record.approval.is_some() {
         return None;
     }
     let mut first = AuditRecord {

@@ -37,6 +37,11 @@ impl CallFacts {
             let all = names.chain(target.uri.as_deref()).chain(codes).chain(flags);
             bytes = bytes.saturating_add(texts(all));
         }
+        if let Some(approval) = &self.approval {
+            let own = [Some(&*approval.hold), Some(&*approval.by), approval.reason.as_deref()];
+            let all = own.into_iter().flatten().chain(approval.scope.as_deref());
+            bytes = bytes.saturating_add(texts(all));
+        }
         if let Some(operation) = &self.operation {
             let environments = operation.environments.iter().map(|text| &**text);
             let tags = operation.tags.iter().map(|text| &**text);

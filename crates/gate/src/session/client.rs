@@ -210,6 +210,7 @@ impl Session {
         };
         let mut question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
         let mut facts = question.facts(call);
+        facts.approval = ApprovalFacts::spent(approvals).map(Arc::new);
         if facts.trace_id.is_none() {
             let trace = traceparent.as_deref().and_then(super::question::TraceContext::parse);
             facts.trace_id = trace.map(|trace| trace.trace_id.into());
@@ -230,7 +231,6 @@ impl Session {
             removed: None,
             reader: None,
             places: None,
-            approvals,
         };
 
         if let Some(headers) = headers {
@@ -518,7 +518,6 @@ impl Session {
         let mut record = self.record_of(Event::Intent, &message.facts, message.now);
         message.describe(&mut record);
         record.decision = Some(verdict);
-        record.approval = ApprovalFacts::spent(message.approvals).map(Arc::new);
         if let Some(refusal) = observed {
             let pinned = || pin_finding(&self.server.facts, question);
             record = record.with_finding(refusal.finding().unwrap_or_else(pinned));
@@ -908,8 +907,6 @@ struct ClientMessage<'a> {
     reader: Option<Arc<FactReader>>,
     /// Its places in limits of calls in flight.
     places: Option<Places>,
-    /// The approvals that were spent on it.
-    approvals: &'a [Approval],
 }
 
 impl ClientMessage<'_> {

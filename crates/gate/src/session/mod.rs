@@ -47,7 +47,8 @@ use crate::duty::duties::Duties;
 use crate::duty::limit::Places;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target, micros,
+    ApprovalFacts, AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target,
+    micros,
 };
 use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
@@ -243,6 +244,8 @@ struct CallFacts {
     operation: Option<Arc<OperationFacts>>,
     trace_id: Option<Text<Code>>,
     parent_span_id: Option<Text<Code>>,
+    /// The approvals that the call has used.
+    approval: Option<Arc<ApprovalFacts>>,
 }
 
 impl Session {
@@ -642,6 +645,7 @@ impl Session {
         record.operation.clone_from(&facts.operation);
         record.trace_id.clone_from(&facts.trace_id);
         record.parent_span_id.clone_from(&facts.parent_span_id);
+        record.approval.clone_from(&facts.approval);
         record
     }
 

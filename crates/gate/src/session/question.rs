@@ -306,6 +306,7 @@ impl CallFacts {
             operation: None,
             trace_id: None,
             parent_span_id: None,
+            approval: None,
         }
     }
 }
