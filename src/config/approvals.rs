@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::form::{self, Form, bytes, count, flag, list, one_or_more, secret, time, time_or_off};
+use super::form::{
+    self, Form, bytes, count, flag, list, one_or_more, random_secret, time, time_or_off,
+};
 use super::limits::{COMMENT_INTERVALS, STEP_TIMES};
 use super::oauth::public_url;
 use super::problem::wrong;
@@ -12,7 +14,7 @@ use super::section::{Section, section};
 use super::sign_in::OidcConfig;
 use super::webhook::{self, WebhookConfig};
 use bartizan_edge::admin::approvers::{
-    APPROVERS_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenDigest, UnfitToken,
+    APPROVERS_MAX, ID_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_BYTES_MIN, TokenDigest,
 };
 
 /// Groups of one approver.
@@ -265,16 +267,10 @@ fn name<'f>() -> Form<'f, Box<str>> {
 }
 
 fn token<'f>() -> Form<'f, TokenDigest> {
-    secret().try_map(|token, _| match TokenDigest::of(token.expose()) {
-        Ok(digest) => Ok(digest),
-        Err(UnfitToken::Length) => wrong(
-            format!("must have {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} characters"),
-            HINT_TOKEN,
-        ),
-        Err(UnfitToken::Characters) => wrong("must be visible ASCII, without space", HINT_TOKEN),
-        Err(UnfitToken::Guessable) => {
-            wrong("has too few different characters to be made at random", HINT_TOKEN)
-        }
+    let token = random_secret(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX, HINT_TOKEN);
+    token.try_map(|token, _| {
+        let digest = TokenDigest::of(token.expose());
+        digest.or_else(|_| wrong("must be visible ASCII, without space", HINT_TOKEN))
     })
 }
 

@@ -19,6 +19,7 @@ use super::problem::{Location, Wrong, did_you_mean, list_of, wrong};
 use super::secret::{Secret, has_reference, resolve};
 use super::table::{Shape, show_bytes, show_time};
 use crate::yaml::{Kind, Node, Origin};
+use bartizan_edge::admin::approvers::looks_random;
 use bartizan_gate::wire::unseen::is_unseen;
 
 /// Written in place of a length of time for what can be switched off.
@@ -206,6 +207,24 @@ pub(super) fn is_seen(text: &str) -> bool {
 pub(super) fn secret<'f>() -> Form<'f, Secret> {
     Form::new("texts", |_| Shape::Text { pattern: None, references: true }, any_text)
         .try_map(|text, cx| resolve(&text, cx.surroundings))
+}
+
+/// A secret of a number of bytes in `sizes` that was made at random, as `hint` says.
+pub(super) fn random_secret<'f>(
+    sizes: RangeInclusive<usize>,
+    hint: &'static str,
+) -> Form<'f, Secret> {
+    secret().try_map(move |secret, _| {
+        let text = secret.expose();
+        if !sizes.contains(&text.len()) {
+            let what = format!("must have {} to {} characters", sizes.start(), sizes.end());
+            return wrong(what, hint);
+        }
+        if !looks_random(text) {
+            return wrong("has too few different characters to be made at random", hint);
+        }
+        Ok(secret)
+    })
 }
 
 fn any_text(written: Written, cx: &Context<'_>) -> Option<String> {

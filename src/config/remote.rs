@@ -52,10 +52,7 @@ pub(super) struct RemoteKeys {
 impl RemoteConfig {
     /// Reads the keys beside `url`, which was read already and is absent where it is wrong.
     pub(super) fn read(s: &mut Section<'_>, url: Option<Uri>, keys: &RemoteKeys) -> Option<Self> {
-        let ca_file = s
-            .key("ca_file", existing(), "Certificates to trust instead of the system's, PEM.")
-            .only(keys.only)
-            .optional("the system's");
+        let ca_file = ca_file(s, keys.only);
         let timeout =
             s.key("timeout", time(STEP_TIMES), keys.timeout_means).only(keys.only).or(keys.timeout);
         let credentials = s
@@ -89,6 +86,13 @@ impl CredentialsConfig {
             _ => None,
         }
     }
+}
+
+/// Reads `ca_file`, which stands with `only`, if that is something.
+pub(super) fn ca_file(s: &mut Section<'_>, only: impl Into<Option<Condition>>) -> Option<PathBuf> {
+    s.key("ca_file", existing(), "Certificates to trust instead of the system's, PEM.")
+        .only(only)
+        .optional("the system's")
 }
 
 fn client_tls(s: &mut Section<'_>) -> Option<(PathBuf, PathBuf)> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use ::http::Uri;
 use sha2::{Digest as _, Sha256};
 
-use super::form::{Form, existing, one_or_more, secret, text, time};
+use super::form::{Form, one_or_more, random_secret, secret, text, time};
 use super::problem::{Wrong, wrong};
-use super::remote::is_loopback;
+use super::remote::{ca_file, is_loopback};
 use super::secret::Secret;
 use super::section::{Section, section};
 
@@ -121,9 +121,7 @@ impl ReplicasConfig {
         let password = s
             .key("password", secret(), "The password there; may hold a reference.")
             .optional("none");
-        let ca_file = s
-            .key("ca_file", existing(), "Certificates to trust instead of the system's, PEM.")
-            .optional("the system's");
+        let ca_file = ca_file(s, None);
         if let (Some(store), Some(_)) = (&store, &ca_file)
             && !store.tls
         {
@@ -211,14 +209,8 @@ fn prefix<'f>() -> Form<'f, Box<str>> {
 }
 
 fn key<'f>() -> Form<'f, SharedKey> {
-    secret().try_map(|secret, _| {
-        let text = secret.expose();
-        if !(KEY_BYTES_MIN..=KEY_BYTES_MAX).contains(&text.len()) {
-            let what = format!("a key must have {KEY_BYTES_MIN} to {KEY_BYTES_MAX} characters");
-            return wrong(what, HINT_KEYS);
-        }
-        Ok(SharedKey(Sha256::digest(text.as_bytes()).into()))
-    })
+    let key = random_secret(KEY_BYTES_MIN..=KEY_BYTES_MAX, HINT_KEYS);
+    key.try_map(|key, _| Ok(SharedKey(Sha256::digest(key.expose()).into())))
 }
 
 #[cfg(test)]

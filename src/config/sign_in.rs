@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::form::{
-    Form, HINT_SEEN, Names, by_name, existing, is_seen, name, one_or_more, secret, text, time,
+    Form, HINT_SEEN, Names, by_name, is_seen, name, one_or_more, secret, text, time,
 };
 use super::problem::{Wrong, wrong};
+use super::remote::ca_file;
 use super::secret::Secret;
 use super::section::Section;
 use super::terminate::{claim, issuer, scope};
@@ -81,9 +82,7 @@ impl OidcConfig {
                  PKCE alone.",
             )
             .optional("none");
-        let ca_file = s
-            .key("ca_file", existing(), "Certificates to trust instead of the system's, PEM.")
-            .optional("the system's");
+        let ca_file = ca_file(s, None);
         let scopes = s
             .key(
                 "scopes",

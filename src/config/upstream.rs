@@ -13,6 +13,7 @@ use super::headers::headers;
 use super::limits::STEP_TIMES;
 use super::listeners::Front;
 use super::problem::{Wrong, wrong};
+use super::remote::ca_file;
 use super::secret::{Secret, is_variable_name};
 use super::section::Section;
 use super::table::Condition;
@@ -185,10 +186,7 @@ impl HttpUpstream {
             let what = "`headers` sets `authorization` too";
             s.problem("forward_authorization", what, "keep one of them");
         }
-        let ca_file = s
-            .key("ca_file", existing(), "Certificates to trust instead of the system's, PEM.")
-            .only(only)
-            .optional("the system's");
+        let ca_file = ca_file(s, only);
         let connect_timeout = s
             .key(
                 "connect_timeout",

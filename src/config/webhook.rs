@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::form::{self, Form, existing, list, one_or_more, parse_url, secret, text, time, word};
+use super::form::{
+    self, Form, list, one_or_more, parse_url, random_secret, secret, text, time, word,
+};
 use super::limits::STEP_TIMES;
 use super::problem::wrong;
-use super::remote::is_protected;
+use super::remote::{ca_file, is_protected};
 use super::secret::Secret;
 use super::section::{Section, section};
-use bartizan_edge::admin::approvers::ID_BYTES_MAX;
+use bartizan_edge::admin::approvers::{ID_BYTES_MAX, looks_random};
 use bartizan_edge::webhook::Template;
 use bartizan_edge::webhook::link::KEY_BYTES_MIN;
 use bartizan_edge::webhook::sign::SigningSecret;
@@ -26,6 +28,9 @@ const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9-]{0,31}$";
 /// How long links take an answer.
 const LINKS_LAST: std::ops::RangeInclusive<Duration> =
     Duration::from_mins(1)..=Duration::from_hours(24);
+
+/// Largest size of the key of links, bytes.
+const KEY_BYTES_MAX: usize = 512;
 
 const HINT_SECRET: &str =
     "make one with `echo \"whsec_$(openssl rand -base64 32)\"`, and give it to the receiver, too";
@@ -63,16 +68,10 @@ pub struct CallbackConfig {
 
 /// The key of the links.
 pub(super) fn key(s: &mut Section<'_>) -> Option<Secret> {
-    let key = secret().try_map(|key, _| {
-        if key.expose().len() < KEY_BYTES_MIN {
-            return wrong(format!("has less than {KEY_BYTES_MIN} characters"), HINT_KEY);
-        }
-        Ok(key)
-    });
     s.key(
         "callback_key",
-        key,
-        "What links in webhooks are authenticated with: at least 32 characters, made at random; may \
+        random_secret(KEY_BYTES_MIN..=KEY_BYTES_MAX, HINT_KEY),
+        "What links in webhooks are authenticated with: 32 to 512 characters, made at random; may \
          hold a reference. Without it, `replicas.keys` or, if there are none, `callback.key` in \
          `state`, which is made once.",
     )
@@ -151,9 +150,7 @@ impl WebhookConfig {
                  See [approvals.md](approvals.md#answers-by-a-link).",
             )
             .optional("none");
-        let ca_file = s
-            .key("ca_file", existing(), "Certificates to trust instead of the system's, PEM.")
-            .optional("the system's");
+        let ca_file = ca_file(s, None);
         let timeout =
             s.key("timeout", time(STEP_TIMES), "Time for one attempt.").or(Duration::from_secs(10));
         Some(Self {
@@ -212,7 +209,8 @@ impl CallbackConfig {
                 name(),
                 "The id of the approver whose answers these are, whoever follows a link. Where one \
                  person alone reads the messages, write the id that this person has in \
-                 `approvers`, so that a quorum counts both as one.",
+                 `approvers`, so that a quorum counts both as one; calls with a `quorum` get no links \
+                 otherwise.",
             )
             .required("write an id, such as `chat-on-call`");
         let lasts = s
@@ -253,7 +251,8 @@ fn secret_url<'f>() -> Form<'f, Secret> {
 
 fn signing_secret<'f>() -> Form<'f, Secret> {
     secret().try_map(|text, _| match SigningSecret::read(text.expose()) {
-        Some(_) => Ok(text),
+        Some(_) if looks_random(text.expose().trim_start_matches("whsec_")) => Ok(text),
+        Some(_) => wrong("has too few different characters to be made at random", HINT_SECRET),
         None => wrong("is not `whsec_` and base64 of 24 to 64 bytes", HINT_SECRET),
     })
 }

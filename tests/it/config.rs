@@ -358,7 +358,11 @@ fn each_problem_names_its_place_and_a_next_step() {
             beside("replicas: {url: 'redis://u:s3cret@h', keys: '${env:ALICE}'}"),
             "replicas.url (line 2): holds a user or a password: write it like",
         ),
-        (beside("replicas: {url: 'redis://h', keys: x}"), "a key must have 32 to 512 characters"),
+        (beside("replicas: {url: 'redis://h', keys: x}"), "keys (line 2): must have 32 to 512 characters"),
+        (
+            beside(&format!("replicas: {{url: 'redis://h', keys: {}}}", "k".repeat(64))),
+            "has too few different characters to be made at random: make one with `openssl rand",
+        ),
         (
             beside("replicas: {url: 'redis://h', ca_file: ca.pem, keys: '${env:ALICE}'}"),
             "replicas.ca_file (line 2): `url` is without TLS: use `rediss://`",
@@ -481,7 +485,11 @@ fn each_problem_names_its_place_and_a_next_step() {
         ),
         (
             beside("approvals: {callback_key: s3cret}"),
-            "approvals.callback_key (line 2): has less than 32 characters: make one with `openssl",
+            "approvals.callback_key (line 2): must have 32 to 512 characters: make one with `openssl",
+        ),
+        (
+            beside(&format!("approvals: {{callback_key: {}}}", "s3cret".repeat(8))),
+            "approvals.callback_key (line 2): has too few different characters to be made at random",
         ),
         (beside("otlp: {endpoint: 'ftp://x'}"), "otlp.endpoint (line 2): is no http or https URL"),
         (beside("log: {filter: 'a=b=c'}"), "log.filter (line 2): is no filter: "),

@@ -29,9 +29,9 @@ pub const ID_BYTES_MAX: usize = 128;
 pub const TOKEN_BYTES_MIN: usize = 32;
 /// Largest size of a token, bytes.
 pub const TOKEN_BYTES_MAX: usize = 512;
-/// Least number of different characters of a token: one with fewer was typed, not made at random.
-/// Of 32 random hexadecimal digits, fewer are different about once in 20 million tokens.
-const TOKEN_VARIETY_MIN: usize = 8;
+/// Least number of different bytes of a token or a key: one with fewer was typed, not made at random.
+/// Of 32 random hexadecimal digits, fewer are different about once in 20 million.
+pub const VARIETY_MIN: usize = 8;
 
 /// Failed attempts of one address, and of one approver, that are told apart at once, and how many
 /// more each minute.
@@ -76,10 +76,7 @@ impl TokenDigest {
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(UnfitToken::Characters);
         }
-        let mut different: Vec<u8> = token.bytes().collect();
-        different.sort_unstable();
-        different.dedup();
-        if different.len() < TOKEN_VARIETY_MIN {
+        if !looks_random(token) {
             return Err(UnfitToken::Guessable);
         }
         Ok(Self(keyed(token).finalize().into_bytes().into()))
@@ -89,6 +86,14 @@ impl TokenDigest {
     pub fn is_of(&self, token: &str) -> bool {
         keyed(token).verify_slice(&self.0).is_ok()
     }
+}
+
+/// Whether `secret` may have been made at random: it has at least [`VARIETY_MIN`] different bytes.
+pub fn looks_random(secret: &str) -> bool {
+    let mut different: Vec<u8> = secret.bytes().collect();
+    different.sort_unstable();
+    different.dedup();
+    different.len() >= VARIETY_MIN
 }
 
 fn keyed(token: &str) -> Hmac<Sha256> {
@@ -164,15 +169,16 @@ impl FailureLimit {
     }
 
     fn spend(&self, key: String, now: Duration) -> bool {
-        let rate = Rate { count: FAILURES_MAX, period: Duration::from_mins(1) };
-        let limit = Limit {
-            code: "failures".into(),
-            key: key.into(),
-            bound: Bound::Bucket { rate, burst: FAILURES_MAX },
-            cost: 1,
-        };
+        let limit = per_minute("failures", key, FAILURES_MAX);
         self.0.spend(std::iter::once(&limit), now).is_ok()
     }
+}
+
+/// A limit of `count` at once, and of as many each minute, for `key`.
+pub(super) fn per_minute(code: &'static str, key: String, count: u32) -> Limit {
+    let rate = Rate { count, period: Duration::from_mins(1) };
+    let bound = Bound::Bucket { rate, burst: count };
+    Limit { code: code.into(), key: key.into(), bound, cost: 1 }
 }
 
 #[cfg(test)]
