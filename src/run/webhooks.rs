@@ -14,7 +14,7 @@ use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 use super::StartError;
 use super::background::keep_running;
 use super::state;
-use crate::config::{ApprovalsConfig, Config, WebhookConfig, read_pem};
+use crate::config::{ApprovalsConfig, Config, OidcConfig, WebhookConfig, read_pem};
 
 /// The file in the state directory with the key of links, unless the configuration has one.
 const KEY_FILE: &str = "callback.key";
@@ -77,6 +77,14 @@ fn open(
     }))
 }
 
+/// Whether `id` is that of one person: it has a token, or is one that a sign-in gives.
+fn is_person(approvals: &ApprovalsConfig, id: &str) -> bool {
+    let signs_in =
+        |oidc: &OidcConfig| id.strip_prefix(&*oidc.name).is_some_and(|rest| rest.starts_with(':'));
+    approvals.approvers.iter().any(|approver| approver.id.eq_ignore_ascii_case(id))
+        || approvals.oidc.as_ref().is_some_and(signs_in)
+}
+
 /// The links of all webhooks that send some.
 fn links(config: &Config) -> Result<Option<Links>, StartError> {
     let approvals = &config.approvals;
@@ -87,7 +95,9 @@ fn links(config: &Config) -> Result<Option<Links>, StartError> {
             let callback = webhook.callback.as_ref()?;
             let (id, groups) = (callback.approver.clone(), webhook.groups.clone());
             let approver = Arc::new(Approver { id, groups });
-            Some((webhook.name.clone(), Answering { approver, lasts: callback.lasts }))
+            let lasts = callback.lasts;
+            let person = is_person(approvals, &callback.approver);
+            Some((webhook.name.clone(), Answering { approver, person, lasts }))
         })
         .collect();
     let (false, Some(public_url)) = (answering.is_empty(), &approvals.public_url) else {

@@ -32,6 +32,8 @@ EVERYTHING = INTEROP / "node_modules/@modelcontextprotocol/server-everything/dis
 
 CLIENT_S_MAX = 240
 START_S_MAX = 20
+# How long the tests wait for anything else.
+PATIENCE_S = 30
 DIFFERENCE_CHARS_MAX = 4_000
 
 # name, command, eras to play it in
@@ -66,6 +68,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def until(what: str, found: Callable[[], object], pause: float = 0.2, patience: float = PATIENCE_S) -> object:
+    """What `found` returns as soon as that is something; looks every `pause` s, at most for `patience` s."""
+    end = time.monotonic() + patience
+    while not (value := found()):
+        if time.monotonic() > end:
+            raise RuntimeError(f"{what}: not in {patience} s")
+        time.sleep(pause)
+    return value
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -14,14 +14,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 
-from harness import INTEROP, ROOT, bartizan, flags_http, free_port, logs, play, serving
-from holds import PATIENCE_S, RULE, TOKEN
+from harness import INTEROP, PATIENCE_S, ROOT, bartizan, flags_http, free_port, logs, play, serving, until
+from holds import RULE, TOKEN
 
 SECRET = "a-secret/of+this:run-0123456789"
 # Between attempts to sign in: failures of one address are limited to 20 a minute.
@@ -60,14 +58,16 @@ class Browser:
         )
         self.key = ""
 
-    def sign_in(self, person: str) -> str:
-        """What the page is told after the `#` in the end."""
-        reply = self.opener.open(f"{self.console}/console/sign-in", timeout=PATIENCE_S)
+    def sign_in(self, person: str, hold: str = "") -> str:
+        """What the page is told after the `#` in the end, without the key. `hold` is the call that the person came for."""
+        query = urllib.parse.urlencode({"hold": hold})
+        reply = self.opener.open(f"{self.console}/console/sign-in?{query}", timeout=PATIENCE_S)
         for _ in range(4):
             url = urllib.parse.urlsplit(reply.url)
             if f"{url.scheme}://{url.netloc}" == self.console:
-                what, _, self.key = url.fragment.partition("=")
-                return url.fragment if what == "failed" else what
+                told, joint, rest = url.fragment.partition("&")
+                what, _, self.key = told.partition("=")
+                return url.fragment if what == "failed" else what + joint + rest
             form = Form(reply.read().decode())
             fields = {**form.fields, "login": person, "password": "any"}
             action = urllib.parse.urljoin(reply.url, form.action)
@@ -85,16 +85,6 @@ class Browser:
                 return reply.status, json.load(reply)
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"{}")
-
-
-def until(what: str, found: Callable[[], object], pause: float = 0.2) -> object:
-    """What `found` returns as soon as that is something."""
-    end = time.monotonic() + PATIENCE_S
-    while not (value := found()):
-        if time.monotonic() > end:
-            raise RuntimeError(f"{what}: not in {PATIENCE_S} s")
-        time.sleep(pause)
-    return value
 
 
 def expect(what: str, found: object, wanted: object) -> None:
@@ -163,7 +153,11 @@ def played(work: pathlib.Path) -> None:
             until("a sign-in", lambda: ann.sign_in("ann") == "signed-in", PAUSE_S)
             expect("who", ann.ask("/console/session"), (200, {"id": "test:ann", "groups": ["on-call"]}))
             granted(ann, work, url)
+            hold = "5b0c1d9e7f2a4c6d8e9fa0b1c2d3e4f5"
+            expect("who came for a call", ann.sign_in("ann", hold), f"signed-in&hold={hold}")
+            expect("who came for something else", ann.sign_in("ann", "//evil.example"), "signed-in")
             expect("somebody in no group", Browser(console).sign_in("eve"), "failed=no-group")
+            expect("likewise, for a call", Browser(console).sign_in("eve", hold), f"failed=no-group&hold={hold}")
             kept = {cookie.name: cookie.value for cookie in ann.jar}["bartizan-session"]
             expect("signing out", ann.ask("/console/sign-out", {}), (200, {"signed_out": True}))
             left = ann.ask("/console/session", Cookie=f"bartizan-session={kept}")[0]

@@ -13,20 +13,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from harness import ROOT, bartizan, flags_http, logs, play
+from harness import PATIENCE_S, ROOT, bartizan, flags_http, logs, play, until
 from holds import RULE, TOKEN, holds, scenario
 
 PUBLIC = "https://approvals.example.com"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_AfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-PATIENCE_S = 30
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -66,11 +64,9 @@ def ask(url: str, form: bytes | None = None) -> tuple[int, str]:
 
 def told(number: int) -> tuple[str, dict[str, object]]:
     """The message with this number, from 0."""
-    until = time.monotonic() + PATIENCE_S
-    while len(Receiver.got) <= number:
-        if time.monotonic() > until:
-            raise RuntimeError(f"message {number} never came; {Receiver.got} {Receiver.faults}")
-        time.sleep(0.05)
+    until(f"message {number}", lambda: len(Receiver.got) > number or bool(Receiver.faults), 0.05)
+    if len(Receiver.got) <= number:
+        raise RuntimeError(f"message {number} never came; {Receiver.faults}")
     return Receiver.got[number]
 
 

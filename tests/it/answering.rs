@@ -238,6 +238,63 @@ async fn a_held_call_is_listed_shown_and_granted_once() {
     assert_eq!(none["approvals"], json!([]));
 }
 
+/// The rows of the tables below `## HTTP` of the page, and whether they need a token.
+fn documented() -> Vec<(String, String, bool)> {
+    let page = std::fs::read_to_string("docs/approvals.md").unwrap();
+    let section = page.split("\n## ").find(|part| part.starts_with("HTTP\n")).unwrap();
+    let (with, without) = section.split_once("need no token:").unwrap();
+    let rows = |part: &str, token: bool| -> Vec<(String, String, bool)> {
+        let rows = part.lines().filter_map(|line| line.strip_prefix("| `"));
+        let rows = rows.map(|row| row.split_once('`').unwrap().0.split_once(' ').unwrap());
+        let path = |path: &str| path.split('?').next().unwrap().to_owned();
+        rows.map(|(method, at)| (method.to_owned(), path(at), token)).collect()
+    };
+    [rows(with, true), rows(without, false)].concat()
+}
+
+/// Each request that the listener answers is on the page, and each that is there is answered; those that
+/// need a token are refused without one.
+#[tokio::test]
+async fn the_page_lists_each_request() {
+    let listed = documented();
+    let mut named: Vec<_> = listed.iter().map(|(method, path, _)| (&**method, &**path)).collect();
+    // What is not of approvers alone.
+    let others = [("GET", "/console"), ("GET", "/livez"), ("GET", "/readyz")];
+    let mut answered: Vec<_> = bartizan_edge::admin::api::routes().chain(others).collect();
+    named.sort_unstable();
+    answered.sort_unstable();
+    assert_eq!(named, answered);
+
+    let desk = Desk::open();
+    for (method, path, token) in &listed {
+        if path.starts_with("/callback") || !token && path.starts_with("/console/") {
+            continue; // answered where a webhook or an issuer is configured
+        }
+        let line = format!("{method} {}", path.replace("{id}", "0"));
+        let reply = desk.send(&line, "", "").await;
+        assert_eq!(reply.status == 401, *token && !path.starts_with("/console/"), "{line}");
+        assert_ne!(reply.status, 405, "{line}");
+        if *token {
+            let other = if method == "GET" { "POST" } else { "GET" };
+            let line = line.replacen(method.as_str(), other, 1);
+            let reply = desk.send(&line, &bearer(ALICE), "").await;
+            assert_eq!((reply.status, reply.header("allow")), (405, vec![&**method]), "{line}");
+        }
+    }
+}
+
+/// Whoever filters by event can choose each one that the journal has.
+#[tokio::test]
+async fn the_page_offers_every_event_of_the_journal() {
+    let desk = Desk::open();
+    let page = desk.send("GET /console", "", "").await;
+    let (_, select) = page.text().split_once("<select id=\"by-event\">").unwrap();
+    let (select, _) = select.split_once("</select>").unwrap();
+    let offered = select.split("<option>").skip(1).map(|part| part.split('<').next().unwrap());
+    let events = Event::ALL.map(Event::as_str);
+    assert_eq!(offered.collect::<Vec<_>>(), events);
+}
+
 /// A list holds no parameters, and no more than a bounded number of calls and bytes.
 #[tokio::test]
 async fn a_list_of_held_calls_is_bounded() {
@@ -284,6 +341,28 @@ async fn a_list_of_held_calls_is_bounded() {
     let shown = listed["approvals"].as_array().unwrap().len();
     assert!(shown > 10 && shown < 30, "{shown}");
     assert_eq!(listed["more"], json!(30 - shown));
+    // Of a history that is too large the newest calls are listed, and `before` goes on with older ones.
+    let ids = |listed: &Value| -> Vec<String> {
+        let found = listed["approvals"].as_array().unwrap().iter();
+        found.map(|hold| hold["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let every = desk.approvals.list(&HoldState::ALL);
+    let every: Vec<String> = every.iter().map(|hold| hold.id.to_string()).collect();
+    let mut seen = Vec::new();
+    let mut more = u64::MAX;
+    while more > 0 {
+        let before = seen.first().map_or_else(String::new, |id| format!("&before={id}"));
+        let path = format!("/approvals?state=all&max=100{before}");
+        let listed = read(&desk.get(&path, ALICE).await);
+        let found = ids(&listed);
+        assert!((1..=100).contains(&found.len()), "{}", found.len());
+        seen = [found, seen].concat();
+        more = listed["more"].as_u64().unwrap();
+        assert_eq!(usize::try_from(more).unwrap(), every.len() - seen.len());
+    }
+    assert_eq!(seen, every);
+    let unknown = read(&desk.get("/approvals?state=all&before=lost", ALICE).await);
+    assert_eq!((&unknown["approvals"], &unknown["more"]), (&json!([]), &json!(0)));
 }
 
 #[tokio::test]
@@ -530,6 +609,10 @@ async fn an_answer_in_another_form_is_refused() {
     for (line, expected) in [
         ("GET /approvals?state=lost", (400, "query")),
         ("GET /approvals?state=pending&x=1", (400, "query")),
+        ("GET /approvals?state=ended&state=all", (400, "query")),
+        ("GET /approvals?max=0", (400, "query")),
+        ("GET /approvals?max=501", (400, "query")),
+        ("GET /approvals?before", (400, "query")),
         ("GET /approvals/changes?after=-1", (400, "query")),
         ("POST /approvals", (405, "method")),
         ("GET /approvals/1/grant", (405, "method")),

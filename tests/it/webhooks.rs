@@ -162,6 +162,8 @@ pub(crate) struct Setup {
     pub(crate) groups: &'static [&'static str],
     /// The approver of its links.
     pub(crate) approver: Option<&'static str>,
+    /// Whether that is one person.
+    pub(crate) person: bool,
     pub(crate) lasts: Duration,
     pub(crate) keys: &'static [&'static [u8]],
 }
@@ -172,6 +174,7 @@ impl Default for Setup {
             template: Template::Plain,
             groups: &["on-call"],
             approver: Some("chat"),
+            person: false,
             lasts: Duration::from_mins(30),
             keys: &[KEY],
         }
@@ -215,7 +218,7 @@ fn webhook(name: &str, address: SocketAddr, setup: &Setup, links: Option<Arc<Lin
 
 fn answering(id: &str, groups: &[&str], lasts: Duration) -> Answering {
     let groups = groups.iter().map(|group| Box::from(*group)).collect();
-    Answering { approver: Arc::new(Approver { id: id.into(), groups }), lasts }
+    Answering { approver: Arc::new(Approver { id: id.into(), groups }), person: false, lasts }
 }
 
 fn alice() -> Approver {
@@ -250,6 +253,7 @@ impl Desk {
         let mut api = ApprovalsApi::new(Arc::clone(&approvals), known, shared.clone());
         let links = setup.approver.map(|approver| {
             let answering = answering(approver, setup.groups, setup.lasts);
+            let answering = Answering { person: setup.person, ..answering };
             let url = "https://approvals.example.com/b";
             Arc::new(Links::new(setup.keys, url, [("hook".into(), answering)]).unwrap())
         });
@@ -407,6 +411,33 @@ async fn attempts_are_bounded() {
     assert_eq!(got.header("webhook-id"), format!("{next}-asked"));
     let of_first = |got: &&Got| got.header("webhook-id").starts_with(&first);
     assert_eq!(receiver.got().iter().filter(of_first).count(), 6);
+}
+
+/// A receiver that fails and works by turns: the journal says so once a minute at most, with the number.
+#[tokio::test]
+async fn failures_are_recorded_once_a_minute_with_their_number() {
+    let receiver = Receiver::start(&["500 E", "500 E", "200 OK", "404 E", "200 OK", "404 E"]);
+    let desk = Desk::open(&receiver, &Setup::default());
+    for (number, last) in [(0, 3), (1, 4), (2, 5), (3, 6), (4, 7)] {
+        desk.ask(&hold("publish", &format!(r#"{{"n":{number}}}"#), 1));
+        receiver.request(last).await;
+    }
+    let notes = || -> Vec<String> {
+        let kept = desk.sink.kept();
+        let told = kept.iter().filter(|it| it.event == Event::Webhook);
+        told.map(|it| it.note.as_ref().unwrap().to_string()).collect()
+    };
+    let expected = [
+        "`hook` fails: it answered with status 500; failures since the last record: 1",
+        "`hook` works again; failures since the last record: 1",
+    ];
+    for _ in 0..3000 {
+        if notes().len() >= expected.len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(notes(), expected);
 }
 
 /// A receiver that never answers: calls are held, granted and sent meanwhile.

@@ -185,11 +185,22 @@ impl Approvals {
     }
 
     /// The same without the parameters of the calls, and `max` at most: of those that are pending the
-    /// ones that were asked first, else the ones that were asked last. Also how many more there are.
-    pub fn summaries(&self, states: &[HoldState], max: usize) -> (Vec<HoldView>, usize) {
+    /// ones that were asked first, else the ones that were asked last. With `before`, the id of a hold,
+    /// only those that were asked before it; none if it is not known any more. Also how many more there
+    /// are.
+    pub fn summaries(
+        &self,
+        states: &[HoldState],
+        max: usize,
+        before: Option<&str>,
+    ) -> (Vec<HoldView>, usize) {
         let now = (self.clock)();
         let inner = lock(&self.inner);
         let mut holds = inner.in_states(states, now);
+        if let Some(before) = before {
+            let end = inner.ledger.hold(before).map(asked_order);
+            holds.retain(|hold| end.is_some_and(|end| asked_order(hold) < end));
+        }
         let more = holds.len().saturating_sub(max);
         if *states == [HoldState::Pending] {
             holds.truncate(max);
@@ -596,9 +607,7 @@ impl Inner {
         let at_ms = self.ledger.time(now);
         let is_in = |hold: &&HoldRecord| states.contains(&self.ledger.state(hold, at_ms));
         let mut holds: Vec<&HoldRecord> = self.ledger.holds().filter(is_in).collect();
-        holds.sort_by(|one, other| {
-            (one.asked.at_ms, &one.asked.id).cmp(&(other.asked.at_ms, &other.asked.id))
-        });
+        holds.sort_by(|one, other| asked_order(one).cmp(&asked_order(other)));
         holds
     }
 
@@ -628,6 +637,11 @@ impl Inner {
             tracing::info!("the store of holds works again");
         }
     }
+}
+
+/// Holds in the order in which they were asked.
+fn asked_order(hold: &HoldRecord) -> (u64, &str) {
+    (hold.asked.at_ms, &hold.asked.id)
 }
 
 /// A new id: 128 random bits, hexadecimal.

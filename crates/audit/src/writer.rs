@@ -331,7 +331,8 @@ impl Writer {
             | Event::Notice
             | Event::Drop
             | Event::Repeated
-            | Event::Approval => false,
+            | Event::Approval
+            | Event::Webhook => false,
         };
         match &self.low_on_space {
             Some(why) if !end => Err(why.clone()),

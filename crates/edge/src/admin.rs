@@ -29,6 +29,7 @@ use bartizan_sync::lock;
 
 pub mod approvers;
 mod places;
+mod message;
 mod reply;
 mod console;
 mod answer;

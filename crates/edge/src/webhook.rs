@@ -32,7 +32,7 @@ mod deliver;
 pub use self::deliver::tell;
 use self::link::Links;
 use self::sign::SigningSecret;
-use self::story::Story;
+use self::story::{Params, Story};
 
 /// What a webhook's receiver understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,12 +106,12 @@ impl Webhook {
 
     /// The body that tells of `hold`, which waits.
     fn asking(&self, hold: &HoldView, now: Now) -> Bytes {
-        let story = Story::of(hold);
-        let ways = self.ways(hold, &story, now);
+        let (story, params) = (Story::of(hold), Params::of(hold));
+        let ways = self.ways(hold, &params, now);
         match self.template {
-            Template::Plain => plain::asking(hold, &story, &ways),
-            Template::Slack => slack::asking(&story, &ways),
-            Template::Teams => teams::asking(&story, &ways),
+            Template::Plain => plain::asking(hold, &story, &params, &ways),
+            Template::Slack => slack::asking(&story, &params, &ways),
+            Template::Teams => teams::asking(&story, &params, &ways),
         }
     }
 
@@ -125,8 +125,8 @@ impl Webhook {
         }
     }
 
-    fn ways(&self, hold: &HoldView, story: &Story, now: Now) -> Ways {
-        let answer = self.links.as_ref().filter(|_| story.params.are_shown());
+    fn ways(&self, hold: &HoldView, params: &Params, now: Now) -> Ways {
+        let answer = self.links.as_ref().filter(|_| params.are_shown());
         let answer = answer.and_then(|links| {
             let (until_unix_ms, made) = links.make(&self.name, hold, now)?;
             let [grant, refuse] = made.map(|token| format!("{}/{token}", links.root()));

@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from harness import INTEROP, ROOT, bartizan, flags_http, free_port, logs, play  # noqa: E402
+import large  # noqa: E402
 from webdriver import ENTER, TAB, Browser, browser  # noqa: E402
 
 AXE = (pathlib.Path(os.environ["AXE"]) / "node_modules/axe-core/axe.min.js").read_text()
@@ -302,6 +303,12 @@ def address_of_a_call(console: Console) -> None:
     console.sign_in()
     page.until("the call that the address names", "return document.querySelector('#names').textContent.includes(arguments[0])", hold)
     console.shows("how it ended", "#state", "refused")
+    # A sign-in at an issuer that fails keeps it, too.
+    console.open(f"#failed=denied&hold={hold}")
+    console.shows("why nobody is signed in", "#refused", "did not sign you in")
+    check(page.run("return location.hash") == f"#hold={hold}", "the address lost the call")
+    console.sign_in()
+    page.until("the call that the address names", "return document.querySelector('#names').textContent.includes(arguments[0])", hold)
     page.run("location.hash = 'hold=00000000000000000000000000000000'")
     console.shows("an unknown call", "#story", "There is no such held call")
     for odd in ("hold=../approvals", "hold=%", "hold=", "<img src=x onerror=alert(6)>"):
@@ -416,6 +423,7 @@ def main() -> int:
                     "servers": lambda: servers(console),
                     "signs out": lambda: signs_out(console),
                     "the page's policy": lambda: the_policy_is_there(console),
+                    "much of everything": lambda: large.usable(page, TOKEN),
                 }
                 for name, step in steps.items():
                     try:

@@ -4,7 +4,7 @@
 //! The issuer is one of the tests: keys and signatures are real, and its answers are what a test wants.
 //! The browser is the test itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -300,6 +300,12 @@ impl Browser {
         let reply = desk.send("GET /console/session", &self.own(), "").await;
         if reply.status == 200 { Ok(read(&reply)) } else { Err(reply.status) }
     }
+}
+
+/// How the issuer names itself in its answers to what was asked by `location`.
+fn named(issuer: &Issuer, location: &str) -> String {
+    let query = issuer.consents(location, &json!({}));
+    query.split('&').find(|pair| pair.starts_with("iss=")).unwrap().to_owned()
 }
 
 /// The notes of the journal about sign-ins.
@@ -855,4 +861,66 @@ async fn a_sign_in_is_a_page_of_its_own() {
     for path in ["/console/sign-in", "/console/callback", "/console/session"] {
         assert_eq!(desk.send(&format!("GET {path}"), "", "").await.status, 404, "{path}");
     }
+}
+
+/// Whoever follows the address of a held call and signs in sees that call, also when it fails at first.
+#[tokio::test]
+async fn the_held_call_of_the_address_comes_back_with_who_signs_in() {
+    let issuer = Issuer::start();
+    let desk = issuer.desk();
+    let id = "5b0c1d9e7f2a4c6d8e9fa0b1c2d3e4f5";
+    let mut browser = Browser::default();
+    let begin = async |browser: &mut Browser, query: &str| {
+        let line = format!("GET /console/sign-in?{query}");
+        let reply = desk.send(&line, &browser.cookie_line(), "").await;
+        assert_eq!(reply.status, 303, "{reply:?}");
+        browser.keep(&reply);
+        reply.header("location")[0].to_owned()
+    };
+    let asked = begin(&mut browser, &format!("hold={id}")).await;
+    assert!(!asked.contains(id), "the issuer need not know it");
+    let state = field(&asked, "state");
+    let denied = format!("error=access_denied&state={state}&{}", named(&issuer, &asked));
+    assert_eq!(browser.come_back(&desk, &denied).await, format!("failed=denied&hold={id}"));
+    let query = issuer.consents(&asked, &json!({}));
+    let told = browser.come_back(&desk, &query).await;
+    assert!(told.starts_with("signed-in=") && told.ends_with(&format!("&hold={id}")), "{told}");
+    // Nothing else comes back: no address, no other fragment.
+    for other in ["//evil.example", "audit", "5b0c", "", "5B0C1D9E7F2A4C6D8E9FA0B1C2D3E4F5"] {
+        let asked = begin(&mut browser, &format!("hold={other}&to=//evil.example")).await;
+        let query = issuer.consents(&asked, &json!({}));
+        let told = browser.come_back(&desk, &query).await;
+        assert!(told.starts_with("signed-in=") && !told.contains('&'), "{told}");
+    }
+}
+
+/// Codes that were made up do not reach the issuer without end, and whoever signed in before with the same
+/// browser is not kept out by them.
+#[tokio::test]
+async fn made_up_codes_are_bounded_and_a_known_browser_comes_in() {
+    const TRIED: usize = 100;
+    let issuer = Issuer::start();
+    let desk = issuer.desk();
+    let mut known = Browser::signed_in(&desk, &issuer, &json!({})).await;
+    let mut stranger = Browser::default();
+    let asked = stranger.begin(&desk).await;
+    let (state, iss) = (field(&asked, "state"), named(&issuer, &asked));
+    let (before, mut told) = (issuer.exchanges().len(), Vec::new());
+    for number in 0..TRIED {
+        let line = format!("GET /console/callback?code=made-up-{number}&state={state}&{iss}");
+        let reply = desk.send(&line, &stranger.cookie_line(), "").await;
+        told.push(reply.header("location").concat());
+    }
+    let exchanged = issuer.exchanges().len() - before;
+    assert!((15..50).contains(&exchanged), "{exchanged} of {TRIED}");
+    let notes = notes(&desk);
+    assert!(notes.last().unwrap().contains("the issuer was not asked"), "{notes:?}");
+    // All of one kind, so the journal of the program counts them after the first.
+    let kinds: HashSet<&String> = notes.iter().collect();
+    assert_eq!(kinds.len(), 2, "a wrong code, and too many: {kinds:?}");
+    assert!(told.iter().any(String::is_empty), "it is told so in the end");
+
+    assert!(known.sign_in(&desk, &issuer, &json!({})).await.starts_with("signed-in="));
+    let with_token = desk.get("/approvals", ALICE).await;
+    assert_eq!(with_token.status, 200);
 }

@@ -693,6 +693,7 @@ fn events_and_outcomes_are_documented() {
         E::Approval,
         E::Policy,
         E::Store,
+        E::Webhook,
         E::Recovery,
         E::Gap,
         E::Rotation,
@@ -712,6 +713,7 @@ fn events_and_outcomes_are_documented() {
             | E::Approval
             | E::Policy
             | E::Store
+            | E::Webhook
             | E::Recovery
             | E::Gap
             | E::Rotation => {}

@@ -245,7 +245,7 @@ async fn a_link_ends_with_the_held_call() {
 #[tokio::test]
 async fn the_approver_of_a_webhook_is_one_approver_with_its_groups() {
     let receiver = Receiver::start(&[]);
-    let desk = Desk::open(&receiver, &Setup::default());
+    let desk = Desk::open(&receiver, &Setup { person: true, ..Setup::default() });
     let waiter = desk.ask(&hold("publish", "{}", 2));
     let [grant, _] = links(&receiver, 1).await;
     let done = desk.follow(&grant).await;
@@ -271,6 +271,31 @@ async fn the_approver_of_a_webhook_is_one_approver_with_its_groups() {
     desk.ask(&hold("publish", "{}", 1));
     let told = receiver.request(1).await.json();
     assert_eq!(told["data"]["links"]["grant"], Value::Null, "it is who asks");
+}
+
+/// Several people must grant the call, and nobody knows who of a channel follows a link: it could be one
+/// who has granted it already. So no link is made, and one from before a rule or the configuration changed
+/// grants nothing.
+#[tokio::test]
+async fn a_link_of_a_channel_is_no_second_person() {
+    let receiver = Receiver::start(&[]);
+    let channel = Desk::open(&receiver, &Setup::default());
+    let waiter = channel.ask(&hold("publish", "{}", 2));
+    let told = receiver.request(1).await.json();
+    assert_eq!(told["data"]["links"]["grant"], Value::Null);
+    assert!(told["data"]["links"]["console"].is_string());
+
+    // The same approver was one person when the link was made.
+    let setup = Setup { person: true, ..Setup::default() };
+    let elsewhere = Receiver::start(&[]);
+    let _person = Desk::over(&elsewhere, &setup, Arc::default(), Some(&channel));
+    let [grant, refuse] = links(&elsewhere, 1).await;
+    for reply in [channel.look(&grant).await, channel.follow(&grant).await] {
+        assert_eq!(reply.status, 409);
+        assert!(reply.text().contains("several people must grant it"), "{}", reply.text());
+    }
+    assert_eq!(waiter.state(), HoldState::Pending);
+    assert_eq!(channel.follow(&refuse).await.status, 200, "one refusal is enough");
 }
 
 /// A form of another site, other media types, no reason, two, one that is blank or too long.

@@ -90,6 +90,10 @@ async fn no_log_and_no_record_names_the_address_of_a_webhook() {
             said.contains("a webhook fails").then_some(said)
         });
         assert!(said.contains("\"webhook\":\"chat\""), "{said}");
+        let state = folder.path().join("state");
+        wait("that the journal says so", || {
+            journal_text(&state).contains("`chat` fails: ").then_some(())
+        });
         let everything = format!("{said}{}", journal_text(&folder.path().join("state")));
         for secret in ["s3cr3t", "services", "callback/"] {
             assert!(!everything.contains(secret), "{secret}: {everything}");

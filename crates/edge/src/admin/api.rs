@@ -2,7 +2,7 @@
 //!
 //! | Request | Answer |
 //! |---|---|
-//! | `GET /approvals`, with `?state=` and a state, `ended` or `all`; `pending` by default | The held calls. |
+//! | `GET /approvals`, with `?state=` and a state, `ended` or `all`; `pending` by default; `?max=` and `?before=` | The held calls. |
 //! | `GET /approvals/changes?after=N` | The number of the latest change, once it is not N; at the latest after [`CHANGES_WAIT`]. |
 //! | `GET /approvals/{id}` | One held call, whole. |
 //! | `POST /approvals/{id}/grant`, `POST /approvals/{id}/refuse` | What it is now. |
@@ -80,13 +80,23 @@ pub struct ApprovalsApi {
 /// A request, by its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Target {
-    List(Vec<HoldState>),
+    List(Wanted),
     Changes { after: Option<u64> },
     One(Box<str>),
     Answer(Box<str>, Verdict),
     Records(Box<str>),
     RecordsAfter(Option<u64>),
     Servers,
+}
+
+/// Which held calls a list has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    states: Vec<HoldState>,
+    /// How many at most.
+    max: usize,
+    /// Only those that were asked before this one.
+    before: Option<Box<str>>,
 }
 
 /// A list, in which the parameters of each call are left out.
@@ -190,8 +200,7 @@ impl ApprovalsApi {
         let by = self.authenticate(&parts.method, &parts.headers, peer)?;
         let slot = self.slots.take(&by.approver.id).ok_or(BUSY)?;
         place.leave_for(slot);
-        let target = Target::of(parts.uri.path(), parts.uri.query())?;
-        target.check_method(&parts.method)?;
+        let target = Target::of(&parts.method, parts.uri.path(), parts.uri.query())?;
         match target {
             Target::Changes { after } => self.changed(self.approvals.changes(), after).await,
             Target::RecordsAfter(after) => self.changed(self.overview()?.head(), after).await,
@@ -200,7 +209,7 @@ impl ApprovalsApi {
                 let overview = self.overview()?;
                 blocking(move || Ok(reply::of(&overview.servers(&self.shared)))).await
             }
-            Target::List(states) => blocking(move || Ok(self.list(&states, &by.approver))).await,
+            Target::List(wanted) => blocking(move || Ok(self.list(&wanted, &by.approver))).await,
             Target::One(id) => {
                 blocking(move || {
                     let found = self.approvals.get(&id).ok_or(UNKNOWN)?;
@@ -266,10 +275,17 @@ impl ApprovalsApi {
         if self.failures.allows(peer, now.uptime) { Ok(()) } else { Err(FAILURES) }
     }
 
-    fn list(&self, states: &[HoldState], by: &Approver) -> Response<Body> {
+    fn list(&self, wanted: &Wanted, by: &Approver) -> Response<Body> {
         // Before the list, so that a change in between is not missed.
         let change = *self.approvals.changes().borrow();
-        let (holds, mut more) = self.approvals.summaries(states, LISTED_MAX);
+        let Wanted { states, max, before } = wanted;
+        let (mut holds, mut more) = self.approvals.summaries(states, *max, before.as_deref());
+        let waits = *states == [HoldState::Pending];
+        // What is left out for its size is what is left out for its number: the calls that were asked
+        // last of those that wait, and else the ones that were asked first.
+        if !waits {
+            holds.reverse();
+        }
         let (mut approvals, mut bytes) = (Vec::new(), 0_usize);
         for hold in &holds {
             let listed = shown(hold, false);
@@ -279,6 +295,9 @@ impl ApprovalsApi {
             } else {
                 approvals.push(listed);
             }
+        }
+        if !waits {
+            approvals.reverse();
         }
         reply::of(&Listed { approver: by.id.clone(), change, approvals, more })
     }
@@ -443,63 +462,115 @@ fn not_pending(state: HoldState) -> &'static str {
     }
 }
 
-impl Target {
-    /// What `path` and `query` name.
-    fn of(path: &str, query: Option<&str>) -> Result<Self, Problem> {
-        if let Some(rest) = path.strip_prefix(AUDIT) {
-            return match rest {
-                "" => Ok(Self::Records(query.unwrap_or_default().into())),
-                "/changes" => Ok(Self::RecordsAfter(after(query)?)),
-                _ => Err(NOT_FOUND),
-            };
-        }
-        if path.starts_with(SERVERS) {
-            let is_plain = query.unwrap_or_default().is_empty();
-            return match path {
-                SERVERS if is_plain => Ok(Self::Servers),
-                SERVERS => Err(QUERY),
-                _ => Err(NOT_FOUND),
-            };
-        }
-        let rest = path.strip_prefix(ROOT).unwrap_or_default();
-        let mut parts = rest.split('/').skip(1);
-        let target = match (parts.next(), parts.next(), parts.next()) {
-            (None, _, _) => return Ok(Self::List(states(query)?)),
-            (Some("changes"), None, _) => return Ok(Self::Changes { after: after(query)? }),
-            (Some(id), None, _) => Self::One(id.into()),
-            (Some(id), Some("grant"), None) => Self::Answer(id.into(), Verdict::Grant),
-            (Some(id), Some("refuse"), None) => Self::Answer(id.into(), Verdict::Refuse),
-            (Some(_), Some(_), _) => return Err(NOT_FOUND),
-        };
-        if query.is_some_and(|query| !query.is_empty()) { Err(QUERY) } else { Ok(target) }
-    }
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    List,
+    Changes,
+    One,
+    Grant,
+    Refuse,
+    Records,
+    RecordsAfter,
+    Servers,
+}
 
-    fn check_method(&self, method: &Method) -> Result<(), Problem> {
-        let (wanted, allowed) = match self {
-            Self::List(_)
-            | Self::Changes { .. }
-            | Self::One(_)
-            | Self::Records(_)
-            | Self::RecordsAfter(_)
-            | Self::Servers => (Method::GET, "GET"),
-            Self::Answer(..) => (Method::POST, "POST"),
-        };
-        if *method == wanted {
-            return Ok(());
+/// The requests of approvers: method, path, what it names. `{id}` is one part of a path; a path with
+/// another word in its place comes first.
+const ROUTES: [(&str, &str, Kind); 8] = [
+    ("GET", ROOT, Kind::List),
+    ("GET", "/approvals/changes", Kind::Changes),
+    ("GET", "/approvals/{id}", Kind::One),
+    ("POST", "/approvals/{id}/grant", Kind::Grant),
+    ("POST", "/approvals/{id}/refuse", Kind::Refuse),
+    ("GET", AUDIT, Kind::Records),
+    ("GET", "/audit/changes", Kind::RecordsAfter),
+    ("GET", SERVERS, Kind::Servers),
+];
+
+/// The part of `path` in the place of `{id}` in `pattern`, empty if `pattern` has none; `None` if the
+/// path is another one.
+fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
+    let (mut parts, mut id) = (path.split('/'), "");
+    for wanted in pattern.split('/') {
+        let part = parts.next()?;
+        if wanted == "{id}" {
+            id = part;
+        } else if wanted != part {
+            return None;
         }
-        Err(METHOD.and(And::Allow(allowed)))
+    }
+    parts.next().is_none().then_some(id)
+}
+
+/// Method and path of each request that is answered here, and of the pages of sign-ins and links; a name
+/// in braces stands for one part of a path. `docs/approvals.md` lists them.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let own = ROUTES.iter().map(|(method, path, _)| (*method, *path));
+    let pages = pages::ROUTES.iter().map(|(method, path, _)| (*method, *path));
+    own.chain(pages).chain(callback::ROUTES)
+}
+
+impl Target {
+    /// What a request with `method`, `path` and `query` asks for.
+    fn of(method: &Method, path: &str, query: Option<&str>) -> Result<Self, Problem> {
+        let mut found = ROUTES.iter().filter_map(|(method, pattern, kind)| {
+            matched(pattern, path).map(|id| (*method, *kind, id))
+        });
+        let (wanted, kind, id) = found.next().ok_or(NOT_FOUND)?;
+        if method.as_str() != wanted {
+            return Err(METHOD.and(And::Allow(wanted)));
+        }
+        Ok(match kind {
+            Kind::List => Self::List(Wanted::of(query)?),
+            Kind::Changes => Self::Changes { after: after(query)? },
+            Kind::Records => Self::Records(query.unwrap_or_default().into()),
+            Kind::RecordsAfter => Self::RecordsAfter(after(query)?),
+            Kind::Servers | Kind::One | Kind::Grant | Kind::Refuse
+                if !query.unwrap_or_default().is_empty() =>
+            {
+                return Err(QUERY);
+            }
+            Kind::Servers => Self::Servers,
+            Kind::One => Self::One(id.into()),
+            Kind::Grant => Self::Answer(id.into(), Verdict::Grant),
+            Kind::Refuse => Self::Answer(id.into(), Verdict::Refuse),
+        })
     }
 }
 
-/// The states that `?state=` asks for.
-fn states(query: Option<&str>) -> Result<Vec<HoldState>, Problem> {
-    match query.unwrap_or_default() {
-        "" | "state=pending" => Ok(vec![HoldState::Pending]),
-        "state=all" => Ok(HoldState::ALL.to_vec()),
-        "state=ended" => Ok(HoldState::ALL.into_iter().filter(|state| !state.is_open()).collect()),
+impl Wanted {
+    /// What `query` asks for.
+    fn of(query: Option<&str>) -> Result<Self, Problem> {
+        let (mut state, mut max, mut before) = (None, None, None);
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').ok_or(QUERY)?;
+            let place = match name {
+                "state" => &mut state,
+                "max" => &mut max,
+                "before" => &mut before,
+                _ => return Err(QUERY),
+            };
+            if place.replace(value).is_some() {
+                return Err(QUERY);
+            }
+        }
+        let max = max.map_or(Some(LISTED_MAX), |max| max.parse().ok()).ok_or(QUERY)?;
+        if !(1..=LISTED_MAX).contains(&max) {
+            return Err(QUERY);
+        }
+        let states = states(state.unwrap_or("pending"))?;
+        Ok(Self { states, max, before: before.map(Box::from) })
+    }
+}
+
+/// The states that `name` stands for.
+fn states(name: &str) -> Result<Vec<HoldState>, Problem> {
+    match name {
+        "all" => Ok(HoldState::ALL.to_vec()),
+        "ended" => Ok(HoldState::ALL.into_iter().filter(|state| !state.is_open()).collect()),
         other => {
-            let named = other.strip_prefix("state=");
-            let found = HoldState::ALL.into_iter().find(|state| Some(state.as_str()) == named);
+            let found = HoldState::ALL.into_iter().find(|state| state.as_str() == other);
             found.map(|state| vec![state]).ok_or(QUERY)
         }
     }
@@ -519,8 +590,7 @@ fn after(query: Option<&str>) -> Result<Option<u64>, Problem> {
 /// Whether the request comes from no web page, or from one of this listener: a browser says so by
 /// `Origin` (RFC 6454) or `Sec-Fetch-Site` (Fetch Metadata), and no page can change that.
 fn is_own_site(headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    if !matches!(site, None | Some(b"same-origin" | b"none")) {
+    if !is_same_site(headers) {
         return false;
     }
     let mut origins = headers.get_all(ORIGIN).iter();
@@ -535,6 +605,12 @@ fn is_own_site(headers: &HeaderMap) -> bool {
         }
         (Some(_), _, _, _) => false,
     }
+}
+
+/// Whether no page of another site sends the request, so far as the browser says (Fetch Metadata).
+fn is_same_site(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    matches!(site, None | Some(b"same-origin" | b"none"))
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1).
@@ -632,8 +708,9 @@ const QUERY: Problem = Problem::new(
     StatusCode::BAD_REQUEST,
     "query",
     "the query is not one that this path takes",
-    "write `?state=` with a state, `ended` or `all` after `/approvals`, `?after=` with a number \
-     after `/changes`, filters after `/audit` as docs/approvals.md says",
+    "write `?state=` with a state, `ended` or `all`, `max=` with a number up to 500, and `before=` \
+     with an id after `/approvals`, `?after=` with a number after `/changes`, filters after \
+     `/audit` as docs/approvals.md says",
 );
 const METHOD: Problem = Problem::new(
     StatusCode::METHOD_NOT_ALLOWED,

@@ -93,6 +93,19 @@ struct ErrorBody<'a> {
     error: Error<'a>,
 }
 
+impl And {
+    /// The header.
+    pub(super) fn header(self) -> Option<(HeaderName, HeaderValue)> {
+        let (name, value) = match self {
+            Self::Nothing => return None,
+            Self::Later => (RETRY_AFTER, "1"),
+            Self::Challenge => (WWW_AUTHENTICATE, "Bearer realm=\"bartizan approvals\""),
+            Self::Allow(methods) => (ALLOW, methods),
+        };
+        Some((name, HeaderValue::from_static(value)))
+    }
+}
+
 impl Problem {
     pub(super) const fn new(
         status: StatusCode,
@@ -112,14 +125,7 @@ impl Problem {
         let Self { status, code, message, hint, and } = self;
         let mut response = of(&ErrorBody { error: Error { code, message, hint } });
         *response.status_mut() = status;
-        let header = match and {
-            And::Nothing => None,
-            And::Later => Some((RETRY_AFTER, "1")),
-            And::Challenge => Some((WWW_AUTHENTICATE, "Bearer realm=\"bartizan approvals\"")),
-            And::Allow(method) => Some((ALLOW, method)),
-        };
-        let header = header.map(|(name, value)| (name, HeaderValue::from_static(value)));
-        response.headers_mut().extend(header);
+        response.headers_mut().extend(and.header());
         response
     }
 }

@@ -3,8 +3,8 @@
 //! | Request | Answer |
 //! |---|---|
 //! | `GET /console/options` | How one can sign in. |
-//! | `GET /console/sign-in` | Sends the browser to the issuer, with a cookie that binds the answer to it ([`attempts`]). |
-//! | `GET /console/callback` | Takes the issuer's answer ([`provider`], [`id_token`]), opens a session ([`sessions`]), and sends the browser to the page. |
+//! | `GET /console/sign-in`, with `?hold=` and the id of a held call | Sends the browser to the issuer, with a cookie that binds the answer to it ([`attempts`]). |
+//! | `GET /console/callback` | Takes the issuer's answer ([`provider`], [`exchanges`], [`id_token`]), opens a session ([`sessions`]), and sends the browser to the page. |
 //! | `GET /console/session` | Who is signed in. |
 //! | `POST /console/sign-out` | Ends the session. |
 //!
@@ -14,13 +14,14 @@
 //! changes something needs the `Origin` of this page as well (threat I32). [`super::api`] asks who it is,
 //! here.
 
-mod message;
 mod attempts;
+mod exchanges;
 mod id_token;
 mod provider;
 mod sessions;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,18 +29,20 @@ use ::http::header::{ORIGIN, SET_COOKIE};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use serde::Serialize;
 
-use self::attempts::{Attempt, Attempts};
+use self::attempts::{Attempts, Known};
+use self::exchanges::{ExchangeLimit, Visitor};
 use self::id_token::{BadIdToken, Expected, IdToken};
-use self::message::{cookie, encoded, field, one};
 use self::provider::{Metadata, Provider, Unexchanged};
 use self::sessions::Sessions;
 use super::approvers::Caller;
+use super::message::{self, cookie, encoded, field, one};
 use super::reply::{self, Body};
 use crate::oauth::PublicUrl;
 use bartizan_gate::evidence::record::Now;
 use bartizan_gate::session::DoorRefusal;
 use bartizan_outbound::SetUpError;
 
+pub(super) use self::attempts::Attempt;
 pub use self::attempts::LIFE;
 pub use self::id_token::People;
 pub use self::provider::ClientConfig;
@@ -96,6 +99,7 @@ pub struct SignIn {
     cookies: Cookies,
     provider: Arc<Provider>,
     attempts: Attempts,
+    exchanges: ExchangeLimit,
     sessions: Sessions,
 }
 
@@ -104,6 +108,8 @@ pub struct SignIn {
 struct Cookies {
     session: &'static str,
     attempt: &'static str,
+    /// Of a browser in which somebody has signed in.
+    known: &'static str,
     secure: &'static str,
 }
 
@@ -111,11 +117,19 @@ struct Cookies {
 const OVER_TLS: Cookies = Cookies {
     session: "__Host-bartizan-session",
     attempt: "__Host-bartizan-sign-in",
+    known: "__Host-bartizan-known",
     secure: "; Secure",
 };
 /// On loopback alone. Other ports of this host see them, and a session needs its key, too.
-const PLAIN: Cookies =
-    Cookies { session: "bartizan-session", attempt: "bartizan-sign-in", secure: "" };
+const PLAIN: Cookies = Cookies {
+    session: "bartizan-session",
+    attempt: "bartizan-sign-in",
+    known: "bartizan-known",
+    secure: "",
+};
+
+/// How long a browser remembers that somebody has signed in there; this program, until it ends.
+const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 
 /// What the page offers.
 #[derive(Debug, Serialize)]
@@ -135,6 +149,8 @@ pub(super) enum Trouble {
     NotBegun,
     /// `state` is not that of this browser.
     State,
+    /// Too many codes come from there, or in total.
+    TooMany,
     /// The answer is of another issuer (RFC 9207 §2.4).
     Issuer,
     /// The answer cannot be read.
@@ -155,6 +171,7 @@ impl Trouble {
         match self {
             Self::Unavailable => "unavailable",
             Self::NotBegun => "not-begun",
+            Self::TooMany => "too-many",
             Self::Denied => "denied",
             Self::Token(BadIdToken::NoGroup) => "no-group",
             Self::State
@@ -172,6 +189,7 @@ impl Trouble {
             Self::Unavailable => "the issuer cannot be used now",
             Self::NotBegun => "this browser did not begin it, or long ago",
             Self::State => "it was begun in another browser: `state` differs",
+            Self::TooMany => "too many codes in a minute; the issuer was not asked",
             Self::Issuer => "the answer is of another issuer",
             Self::Malformed => "the answer of the issuer cannot be read",
             Self::Denied => "the issuer said no",
@@ -185,6 +203,7 @@ impl Trouble {
         match self {
             Self::Unavailable => DoorRefusal::NoKeys,
             Self::NotBegun | Self::Denied => DoorRefusal::NoToken,
+            Self::TooMany => DoorRefusal::TooMany,
             Self::State
             | Self::Issuer
             | Self::Malformed
@@ -224,6 +243,7 @@ impl SignIn {
             cookies: if https { OVER_TLS } else { PLAIN },
             provider: Arc::new(provider),
             attempts: Attempts::new().map_err(NoSignIn::Random)?,
+            exchanges: ExchangeLimit::default(),
             sessions: Sessions::new(config.idle, config.lifetime),
             config,
         })
@@ -234,10 +254,15 @@ impl SignIn {
         Offer { name: &self.config.name, url: self.url("/console/sign-in") }
     }
 
-    /// Sends the browser to the issuer at `now` (uptime).
-    pub(super) async fn begin(&self, now: Duration) -> Result<Response<Body>, Trouble> {
+    /// Sends the browser to the issuer at `now` (uptime), for the held call that `query` names.
+    pub(super) async fn begin(
+        &self,
+        query: &str,
+        now: Duration,
+    ) -> Result<Response<Body>, Trouble> {
         let metadata = self.provider.metadata(now).await.ok_or(Trouble::Unavailable)?;
-        let attempt = Attempt::begin(now).map_err(|_| Trouble::Unavailable)?;
+        let hold = field(query, "hold").ok().flatten();
+        let attempt = Attempt::begin(now, hold.as_deref()).map_err(|_| Trouble::Unavailable)?;
         let to = self.request(&metadata, &attempt);
         let to = HeaderValue::try_from(to).map_err(|_| Trouble::Unavailable)?;
         let mut response = reply::see_other(to);
@@ -271,7 +296,7 @@ impl SignIn {
         format!("{}{joint}{fields}", metadata.authorization)
     }
 
-    /// Takes the answer of the issuer, which the browser brings at `now` with `query`.
+    /// Takes the answer of the issuer, which `visitor` brings at `now` with `query`.
     ///
     /// # Errors
     ///
@@ -280,6 +305,7 @@ impl SignIn {
         &self,
         attempt: &Attempt,
         query: &str,
+        visitor: Visitor,
         now: Now,
     ) -> Result<Response<Body>, Trouble> {
         let field = |name: &str| field(query, name).map_err(|()| Trouble::Malformed);
@@ -293,6 +319,9 @@ impl SignIn {
             return Err(Trouble::Denied);
         }
         let code = field("code")?.filter(|code| !code.is_empty()).ok_or(Trouble::Malformed)?;
+        if !self.exchanges.allows(visitor, now.uptime) {
+            return Err(Trouble::TooMany);
+        }
         let caller = self.identify(&metadata, attempt, &code, now).await?;
         if !self.attempts.succeed(attempt, now.uptime) {
             return Err(Trouble::Repeated);
@@ -300,15 +329,29 @@ impl SignIn {
         tracing::info!(approver = %caller.approver.id, "an approver signed in");
         let opened = self.sessions.open(Arc::new(caller), now.uptime);
         let opened = opened.map_err(|_| Trouble::Unavailable)?;
-        let mut response = self.to_page(&format!("signed-in={}", encoded(&opened.key)));
-        let Cookies { session, attempt, secure } = self.cookies;
+        let browser = Known::new().map_err(|_| Trouble::Unavailable)?;
+        let told = format!("signed-in={}", encoded(&opened.key));
+        let mut response = self.to_page(&told, Some(attempt));
+        let Cookies { session, attempt, known, secure } = self.cookies;
         let id = &opened.id;
         set(&mut response, &format!("{session}={id}; Path=/; HttpOnly; SameSite=Strict{secure}"));
         set(
             &mut response,
             &format!("{attempt}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0{secure}"),
         );
+        let value = self.attempts.known_cookie(browser);
+        let age = KNOWN_FOR.as_secs();
+        set(
+            &mut response,
+            &format!("{known}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}"),
+        );
         Ok(response)
+    }
+
+    /// Where a request of `peer` with `headers` comes from.
+    pub(super) fn visitor(&self, headers: &HeaderMap, peer: IpAddr) -> Visitor {
+        let known = cookie(headers, self.cookies.known);
+        Visitor { peer, known: known.and_then(|cookie| self.attempts.read_known(cookie)) }
     }
 
     /// The sign-in that the browser with `headers` began, if `query` is an answer to it.
@@ -358,9 +401,9 @@ impl SignIn {
         Ok(claims.caller(&self.config.people, &client.issuer)?)
     }
 
-    /// Sends the browser to the page, which tells of `trouble`.
-    pub(super) fn failed(&self, trouble: Trouble) -> Response<Body> {
-        self.to_page(&format!("failed={}", trouble.code()))
+    /// Sends the browser to the page, which tells of `trouble` with `attempt`, if there is one.
+    pub(super) fn failed(&self, trouble: Trouble, attempt: Option<&Attempt>) -> Response<Body> {
+        self.to_page(&format!("failed={}", trouble.code()), attempt)
     }
 
     /// Whether a request says that it is of a session.
@@ -404,8 +447,11 @@ impl SignIn {
         response
     }
 
-    fn to_page(&self, fragment: &str) -> Response<Body> {
-        let to = self.url(&format!("/console#{fragment}"));
+    /// Sends the browser to the page, which is `told` what has come of `attempt`.
+    fn to_page(&self, told: &str, attempt: Option<&Attempt>) -> Response<Body> {
+        let hold = attempt.and_then(Attempt::hold);
+        let hold = hold.map_or_else(String::new, |id| format!("&hold={id}"));
+        let to = self.url(&format!("/console#{told}{hold}"));
         // All of it is visible ASCII.
         reply::see_other(HeaderValue::try_from(to).unwrap_or(HeaderValue::from_static("/console")))
     }

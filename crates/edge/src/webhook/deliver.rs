@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::{Webhook, sign};
 use crate::Shared;
 use bartizan_approvals::{Approvals, HoldState};
+use bartizan_gate::evidence::record::{AuditRecord, Event};
 use bartizan_outbound::service::{ServiceCall, ServiceFailure};
 
 /// Attempts to send one message.
@@ -27,8 +28,8 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 const ENTRIES_MAX: usize = 1000;
 /// Least time between two looks at what is held, so that a flood of changes costs little.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// How often the log says that a webhook fails.
-const LOG_EVERY: Duration = Duration::from_mins(1);
+/// How often log and journal say that a webhook fails.
+const SAID_EVERY: Duration = Duration::from_mins(1);
 /// Size of an answer of a receiver, bytes. Nobody reads it.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -69,7 +70,7 @@ enum Attempt {
     Rejected(String),
 }
 
-/// Tells `webhook` of what is held, for ever. A failure is logged, at most once a minute.
+/// Tells `webhook` of what is held, for ever. Failures are logged and recorded, at most once a minute.
 pub async fn tell(webhook: Arc<Webhook>, approvals: Arc<Approvals>, shared: Shared) {
     let changes = approvals.changes();
     let deliverer = Deliverer {
@@ -97,7 +98,7 @@ impl Deliverer {
     async fn run(mut self, mut changes: watch::Receiver<u64>) {
         loop {
             changes.borrow_and_update();
-            self.look();
+            self.look().await;
             let now = self.shared.clock.uptime();
             match self.next() {
                 Some((id, at)) if at <= now => self.attempt(id).await,
@@ -120,7 +121,7 @@ impl Deliverer {
     }
 
     /// Compares what waits with what was sent.
-    fn look(&mut self) {
+    async fn look(&mut self) {
         let pending = self.approvals.ids(HoldState::Pending);
         self.entries.retain(|id, entry| {
             if pending.contains(id) {
@@ -140,7 +141,8 @@ impl Deliverer {
                 continue;
             }
             if self.entries.len() >= ENTRIES_MAX {
-                self.trouble.note(&self.webhook.name, "too many messages wait", &self.shared);
+                let cause = "too many messages wait";
+                self.trouble.note(&self.webhook.name, cause, &self.shared).await;
                 return;
             }
             self.count = self.count.saturating_add(1);
@@ -169,13 +171,13 @@ impl Deliverer {
         entry.attempts = entry.attempts.saturating_add(1);
         match sent {
             Attempt::Taken => {
-                self.trouble.over(&self.webhook.name);
                 entry.go_on(if stage == Stage::Asking { Stage::Told } else { Stage::Done });
+                self.trouble.over(&self.webhook.name, &self.shared).await;
             }
             Attempt::Needless => entry.go_on(Stage::Done),
             Attempt::Rejected(cause) => {
                 entry.go_on(Stage::Done);
-                self.trouble.note(&self.webhook.name, &cause, &self.shared);
+                self.trouble.note(&self.webhook.name, &cause, &self.shared).await;
             }
             Attempt::Failed { cause, pause } => {
                 if entry.attempts >= ATTEMPTS_MAX {
@@ -185,7 +187,7 @@ impl Deliverer {
                     let pause = own.max(pause.unwrap_or_default()).min(PAUSE_MAX);
                     entry.not_before = self.shared.clock.uptime().saturating_add(pause);
                 }
-                self.trouble.note(&self.webhook.name, &cause, &self.shared);
+                self.trouble.note(&self.webhook.name, &cause, &self.shared).await;
             }
         }
     }
@@ -270,35 +272,55 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// What the log says of failures: each, but at most one line a minute.
+/// What log and journal say of failures: how many there were, at most once a minute.
 #[derive(Debug, Default)]
 struct Trouble {
+    /// Failures that were not told of yet.
     failures: u64,
-    logged: Option<Duration>,
+    /// When that it fails was last said.
+    said: Option<Duration>,
+    /// Whether that was the last that was said.
+    fails: bool,
 }
 
 impl Trouble {
     /// One failure more. `cause` holds no address.
-    fn note(&mut self, webhook: &str, cause: &str, shared: &Shared) {
+    async fn note(&mut self, webhook: &str, cause: &str, shared: &Shared) {
         self.failures = self.failures.saturating_add(1);
         let now = shared.clock.uptime();
-        let due = self.logged.is_none_or(|at| at.saturating_add(LOG_EVERY) <= now);
-        if due {
-            self.logged = Some(now);
-            let failures = std::mem::take(&mut self.failures);
-            tracing::warn!(
-                webhook,
-                cause,
-                failures,
-                "a webhook fails: its receiver is not told of held calls"
-            );
+        if self.said.is_some_and(|at| at.saturating_add(SAID_EVERY) > now) {
+            return;
         }
+        (self.said, self.fails) = (Some(now), true);
+        let failures = std::mem::take(&mut self.failures);
+        tracing::warn!(
+            webhook,
+            cause,
+            failures,
+            "a webhook fails: its receiver is not told of held calls"
+        );
+        let note =
+            format!("`{webhook}` fails: {cause}; failures since the last record: {failures}");
+        record(note, shared).await;
     }
 
-    fn over(&mut self, webhook: &str) {
-        if self.logged.take().is_some() {
-            self.failures = 0;
-            tracing::info!(webhook, "the webhook works again");
+    /// A message was taken. That is said once for each time that a failure was.
+    async fn over(&mut self, webhook: &str, shared: &Shared) {
+        if std::mem::take(&mut self.fails) {
+            let failures = std::mem::take(&mut self.failures);
+            tracing::info!(webhook, failures, "the webhook works again");
+            let note =
+                format!("`{webhook}` works again; failures since the last record: {failures}");
+            record(note, shared).await;
         }
     }
+}
+
+/// Keeps a record with `note`.
+async fn record(note: String, shared: &Shared) {
+    let mut record = AuditRecord::new(Event::Webhook, shared.now());
+    record.note = Some(note.into());
+    let sink = Arc::clone(&shared.sink);
+    // It may wait for the disk. If it cannot be kept, the journal says so itself.
+    drop(tokio::task::spawn_blocking(move || sink.keep(&record)).await);
 }

@@ -34,8 +34,17 @@ const SEPARATOR: char = '.';
 pub struct Answering {
     /// Whose answers they are.
     pub approver: Arc<Approver>,
+    /// Whether that is one person alone, who has this id with a token or a sign-in, too.
+    pub person: bool,
     /// How long after the call was held a link can be used.
     pub lasts: Duration,
+}
+
+/// Whether a grant of whoever follows a link counts for `hold`. Where several people must grant it, one of
+/// those who read a channel could have granted it already by another way, and would count twice (threat
+/// I3); one `person` has one id.
+fn counts(person: bool, hold: &HoldView) -> bool {
+    person || hold.quorum <= 1
 }
 
 /// Makes and checks links.
@@ -64,6 +73,14 @@ pub struct Link {
     pub hold: Box<str>,
     /// Digest of what was shown.
     pub digest: Box<str>,
+    person: bool,
+}
+
+impl Link {
+    /// Whether a grant by it counts for `hold`: see [`Answering::person`].
+    pub(crate) fn counts_for(&self, hold: &HoldView) -> bool {
+        counts(self.person, hold)
+    }
 }
 
 /// Why a link is worth nothing.
@@ -100,18 +117,18 @@ impl Links {
 
     /// The parts of the links that grant and refuse `hold`, and until when they can be used,
     /// milliseconds since 1970. `None` if `webhook` has no approver, or its approver has nothing to
-    /// say, or the time is over.
+    /// say, or several people must grant it and its approver is not one person, or the time is over.
     pub(super) fn make(
         &self,
         webhook: &str,
         hold: &HoldView,
         now: Now,
     ) -> Option<(u64, [String; 2])> {
-        let Answering { approver, lasts } = self.answering.get(webhook)?;
+        let Answering { approver, person, lasts } = self.answering.get(webhook)?;
         let key = self.keys.first()?;
         let answered =
             hold.answers.iter().any(|answer| answer.by.eq_ignore_ascii_case(&approver.id));
-        let may = approver.may_answer(&hold.principal, &hold.approvers);
+        let may = counts(*person, hold) && approver.may_answer(&hold.principal, &hold.approvers);
         let until_ms = hold.asked_unix_ms.saturating_add(millis(*lasts));
         if hold.state != HoldState::Pending || answered || !may || until_ms <= wall_ms(now) {
             return None;
@@ -136,7 +153,8 @@ impl Links {
         let [verdict, until, hold, digest, webhook, tag] = parts[..] else {
             return Err(BadLink::Forged);
         };
-        let Answering { approver, .. } = self.answering.get(webhook).ok_or(BadLink::Forged)?;
+        let Answering { approver, person, .. } =
+            self.answering.get(webhook).ok_or(BadLink::Forged)?;
         let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| BadLink::Forged)?;
         // Each in constant time (threat I17).
         let signed = [verdict, until, hold, digest, webhook];
@@ -154,6 +172,7 @@ impl Links {
             verdict: verdict.ok_or(BadLink::Forged)?,
             hold: hold.into(),
             digest: digest.into(),
+            person: *person,
         })
     }
 }

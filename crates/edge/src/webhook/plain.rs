@@ -85,16 +85,16 @@ struct WaysTold<'a> {
 }
 
 /// The body that asks.
-pub(super) fn asking(hold: &HoldView, story: &Story, ways: &Ways) -> Bytes {
-    let params = match &story.params {
+pub(super) fn asking(hold: &HoldView, story: &Story, params: &Params, ways: &Ways) -> Bytes {
+    let shown = match params {
         Params::Withheld { .. } => None,
         Params::Shown { text, bytes, secrets } => {
             let (text, cut) = fitted(text, PARAMS_BYTES_MAX, |character| character.to_string());
             Some(Shown { text, cut, bytes: *bytes, secrets: *secrets })
         }
     };
-    let note = missing(&story.params, params.as_ref().is_some_and(|params| params.cut));
-    told("approval.asked", hold.asked_unix_ms, hold, story, params, note, ways)
+    let note = missing(params, shown.as_ref().is_some_and(|shown| shown.cut));
+    told("approval.asked", hold.asked_unix_ms, hold, story, shown, note, ways)
 }
 
 /// The body that says what has become of it.

@@ -21,8 +21,8 @@ const HEADER_BYTES_MAX: usize = 145;
 const FIELDS_MAX: usize = 10;
 
 /// The body that asks.
-pub(super) fn asking(story: &Story, ways: &Ways) -> Bytes {
-    let (params, cut) = match &story.params {
+pub(super) fn asking(story: &Story, params: &Params, ways: &Ways) -> Bytes {
+    let (text, cut) = match params {
         Params::Withheld { .. } => (String::new(), false),
         Params::Shown { text, .. } => fitted(text, TEXT_BYTES_MAX, in_code),
     };
@@ -40,12 +40,12 @@ pub(super) fn asking(story: &Story, ways: &Ways) -> Bytes {
         });
         blocks.push(json!({"type": "section", "fields": fields.collect::<Vec<_>>()}));
     }
-    if !params.is_empty() {
-        let text = format!("```{params}```");
+    if !text.is_empty() {
+        let text = format!("```{text}```");
         let text = json!({"type": "mrkdwn", "verbatim": true, "text": text});
         blocks.push(json!({"type": "section", "text": text}));
     }
-    let note = missing(&story.params, cut);
+    let note = missing(params, cut);
     if !note.is_empty() {
         blocks.push(json!({"type": "context", "elements": [plain(&note, TEXT_BYTES_MAX)]}));
     }

@@ -40,8 +40,6 @@ pub(crate) struct Story {
     pub(crate) message: String,
     /// Names and values, each in one line.
     pub(crate) facts: Vec<(&'static str, String)>,
-    /// The parameters.
-    pub(crate) params: Params,
     /// What has become of it, in one line.
     pub(crate) end: String,
 }
@@ -72,7 +70,8 @@ impl Params {
         matches!(self, Self::Shown { secrets: 0, .. })
     }
 
-    fn of(hold: &HoldView) -> Self {
+    /// Those of `hold`. The whole of them is searched for secrets.
+    pub(crate) fn of(hold: &HoldView) -> Self {
         let raw = Bytes::copy_from_slice(hold.shown.as_bytes());
         let Ok(document) = Document::read(raw, &LIMITS) else {
             return Self::Withheld { why: "they are no strict JSON" };
@@ -100,7 +99,6 @@ impl Story {
             title,
             message: text::<Message>(&hold.message, MESSAGE_CHARS_MAX),
             facts: facts(hold),
-            params: Params::of(hold),
             end: end(hold),
         }
     }

@@ -21,12 +21,12 @@ const INDENT_MAX: usize = 20;
 const TEXT_BYTES_MAX: usize = 700;
 
 /// The body that asks.
-pub(super) fn asking(story: &Story, ways: &Ways) -> Bytes {
-    let (params, cut) = match &story.params {
+pub(super) fn asking(story: &Story, params: &Params, ways: &Ways) -> Bytes {
+    let (text, cut) = match params {
         Params::Withheld { .. } => (String::new(), false),
         Params::Shown { text, .. } => fitted(text, PARAMS_BYTES_MAX, escaping()),
     };
-    let cut = cut || params.lines().count() > PARAMS_LINES_MAX;
+    let cut = cut || text.lines().count() > PARAMS_LINES_MAX;
     let mut body = vec![
         rich(&[bold("A call waits for approval")]),
         rich(&[run(&story.title)]),
@@ -37,8 +37,8 @@ pub(super) fn asking(story: &Story, ways: &Ways) -> Bytes {
         rich(&[bold(&name), run(value)])
     }));
     // Each line by itself: a line end in a run is no line break in all clients.
-    body.extend(params.lines().take(PARAMS_LINES_MAX).map(code));
-    let note = missing(&story.params, cut);
+    body.extend(text.lines().take(PARAMS_LINES_MAX).map(code));
+    let note = missing(params, cut);
     if !note.is_empty() {
         body.push(rich(&[run(&note)]));
     }

@@ -107,6 +107,9 @@ pub enum Event {
     Policy,
     /// The store that replicas share was lost, or works again; see `note`.
     Store,
+    /// A webhook fails, or works again; see `note`. At most one a minute for each webhook says that it
+    /// fails.
+    Webhook,
     /// The journal repaired itself after a crash.
     Recovery,
     /// Records could not be kept for a while.
@@ -116,7 +119,8 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [Self; 15] = [
+    /// All of them, in the order in which a reader of a list looks for them.
+    pub const ALL: [Self; 16] = [
         Self::Start,
         Self::Stop,
         Self::Intent,
@@ -129,6 +133,7 @@ impl Event {
         Self::Approval,
         Self::Policy,
         Self::Store,
+        Self::Webhook,
         Self::Recovery,
         Self::Gap,
         Self::Rotation,
@@ -154,6 +159,7 @@ impl Event {
             Self::Approval => "approval",
             Self::Policy => "policy",
             Self::Store => "store",
+            Self::Webhook => "webhook",
             Self::Recovery => "recovery",
             Self::Gap => "gap",
             Self::Rotation => "rotation",

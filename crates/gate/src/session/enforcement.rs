@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use crate::duty::decision::Origin;
@@ -22,6 +22,7 @@ use crate::memory::MemoryBudget;
 use crate::question::access::{AccessRequest, Principal};
 use crate::wire::frame::FrameLimits;
 use crate::wire::hex::{hex, write_hex};
+use crate::wire::mac::keyed;
 use crate::wire::protocol::Era;
 
 /// What the key of call ids is derived with. No frame is these bytes, so no digest is the key.
@@ -275,16 +276,6 @@ impl Gate {
             hex(&mac.finalize().into_bytes())
         })
     }
-}
-
-/// HMAC-SHA-256 under `key`. HMAC pads a shorter key with zeros to one block (RFC 2104 §2), so the
-/// padded key is equivalent; this constructor cannot fail.
-fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
-    let mut block = [0_u8; 64];
-    for (to, from) in block.iter_mut().zip(key) {
-        *to = *from;
-    }
-    Hmac::new(&block.into())
 }
 
 /// What is known about an HTTP request that is refused before its body is read.

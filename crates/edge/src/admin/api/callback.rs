@@ -9,17 +9,17 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ::http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
+use ::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
 
 use super::super::answer::{Answer, Verdict as Given};
 use super::super::approvers::Caller;
+use super::super::message::field;
 use super::super::places::Place;
 use super::super::reply::{self, And, Body, Problem};
-use super::{ApprovalsApi, BUSY, NOT_FOUND, OTHER_SITE, blocking, in_time, objected};
+use super::{ApprovalsApi, BUSY, NOT_FOUND, OTHER_SITE, blocking, in_time, is_same_site, objected};
 use crate::webhook::link::{BadLink, Link, PATH};
 use crate::webhook::story::{Params, Story, missing};
 use bartizan_approvals::{AnswerError, HoldState, HoldView, Verdict};
@@ -31,6 +31,9 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+/// Method and path of each request.
+pub(super) const ROUTES: [(&str, &str); 2] =
+    [("GET", "/callback/{link}"), ("POST", "/callback/{link}")];
 const FORM: &str = "application/x-www-form-urlencoded";
 
 impl ApprovalsApi {
@@ -75,10 +78,10 @@ impl ApprovalsApi {
     /// The page of a link. Nothing changes.
     fn look(&self, link: &Link) -> Result<Response<Body>, Problem> {
         let hold = self.approvals.get(&link.hold).ok_or(GONE)?;
-        let story = Story::of(&hold);
-        Ok(match self.objection(link, &hold, &story) {
+        let (story, params) = (Story::of(&hold), Params::of(&hold));
+        Ok(match self.objection(link, &hold, &params) {
             Some(problem) => refused(&problem, Some(&story)),
-            None => asking(link, &story),
+            None => asking(link, &story, &params),
         })
     }
 
@@ -86,7 +89,7 @@ impl ApprovalsApi {
     fn act(&self, link: &Link, reason: Box<str>) -> Result<Response<Body>, Problem> {
         let hold = self.approvals.get(&link.hold).ok_or(GONE)?;
         let story = Story::of(&hold);
-        if let Some(problem) = unseen(link, &story) {
+        if let Some(problem) = unfit(link, &hold, &Params::of(&hold)) {
             return Ok(refused(&problem, Some(&story)));
         }
         let answer = Answer { digest: Some(link.digest.clone()), reason, scope: None };
@@ -99,7 +102,7 @@ impl ApprovalsApi {
     }
 
     /// Why the answer would do nothing now.
-    fn objection(&self, link: &Link, hold: &HoldView, story: &Story) -> Option<Problem> {
+    fn objection(&self, link: &Link, hold: &HoldView, params: &Params) -> Option<Problem> {
         let (id, by, now) = (&link.hold, &link.approver, self.shared.now());
         if link.digest != hold.digest {
             return Some(objected(&AnswerError::WrongDigest));
@@ -108,13 +111,20 @@ impl ApprovalsApi {
             Verdict::Grant => self.approvals.may_grant(id, &link.digest, by, "", None, now),
             Verdict::Refuse => self.approvals.may_refuse(id, by, "", now),
         };
-        objection.err().map(|error| objected(&error)).or_else(|| unseen(link, story))
+        objection.err().map(|error| objected(&error)).or_else(|| unfit(link, hold, params))
     }
 }
 
-/// Nobody grants what the page cannot show.
-fn unseen(link: &Link, story: &Story) -> Option<Problem> {
-    (link.verdict == Verdict::Grant && !story.params.are_shown()).then_some(WITHHELD)
+/// Why the call cannot be granted by a link: the page cannot show all of it, or several people must
+/// grant it, and whoever follows the link may be one who has granted it already (threat I3).
+fn unfit(link: &Link, hold: &HoldView, params: &Params) -> Option<Problem> {
+    if link.verdict == Verdict::Refuse {
+        return None;
+    }
+    if !link.counts_for(hold) {
+        return Some(SEVERAL);
+    }
+    (!params.are_shown()).then_some(WITHHELD)
 }
 
 fn given(verdict: Verdict) -> Given {
@@ -126,9 +136,7 @@ fn given(verdict: Verdict) -> Given {
 
 /// The reason in the form that the page sends.
 async fn reason(headers: &HeaderMap, body: Incoming) -> Result<Box<str>, Problem> {
-    // A browser says by `Sec-Fetch-Site` (Fetch Metadata) that a page of another site sends a form.
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    if !matches!(site, None | Some(b"same-origin" | b"none")) {
+    if !is_same_site(headers) {
         return Err(OTHER_SITE);
     }
     let mut types = headers.get_all(CONTENT_TYPE).iter();
@@ -138,16 +146,13 @@ async fn reason(headers: &HeaderMap, body: Incoming) -> Result<Box<str>, Problem
     }
     let body = in_time(body).await?;
     let body = std::str::from_utf8(&body).map_err(|_| NO_FORM)?;
-    let mut fields = body.split('&').filter_map(|field| field.strip_prefix("reason="));
-    let (Some(reason), None) = (fields.next(), fields.next()) else { return Err(NO_FORM) };
-    let reason = reason.replace('+', " ");
-    let reason = percent_decode_str(&reason).decode_utf8().map_err(|_| NO_FORM)?;
+    let reason = field(body, "reason").map_err(|()| NO_FORM)?.ok_or(NO_FORM)?;
     let reason = reason.trim();
     if reason.is_empty() { Err(NO_REASON) } else { Ok(reason.into()) }
 }
 
 /// The page that asks for the answer of `link`.
-fn asking(link: &Link, story: &Story) -> Response<Body> {
+fn asking(link: &Link, story: &Story, params: &Params) -> Response<Body> {
     let mut body = String::new();
     told(&mut body, story);
     push(&mut body, "<dl>");
@@ -159,14 +164,14 @@ fn asking(link: &Link, story: &Story) -> Response<Body> {
         push(&mut body, "</dd>");
     }
     push(&mut body, "</dl>");
-    if let Params::Shown { text: shown, bytes, .. } = &story.params {
+    if let Params::Shown { text: shown, bytes, .. } = params {
         write!(body, "<h3 id=\"shown-title\">What would be sent: {bytes} bytes</h3>")
             .unwrap_or_default();
         push(&mut body, "<pre id=\"shown\" tabindex=\"0\" aria-labelledby=\"shown-title\">");
         text(&mut body, shown);
         push(&mut body, "</pre>");
     }
-    paragraph(&mut body, &missing(&story.params, false));
+    paragraph(&mut body, &missing(params, false));
     let (class, verb) = match link.verdict {
         Verdict::Grant => ("grant", "Grant"),
         Verdict::Refuse => ("refuse", "Refuse"),
@@ -214,13 +219,7 @@ fn refused(problem: &Problem, story: Option<&Story>) -> Response<Body> {
         paragraph(&mut body, &format!("The held call: {}.", story.end));
     }
     let mut response = page(problem.status, "Nothing was done", &body);
-    let header = match problem.and {
-        And::Allow(methods) => Some((ALLOW, methods)),
-        And::Later => Some((RETRY_AFTER, "1")),
-        And::Nothing | And::Challenge => None,
-    };
-    let header = header.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    response.headers_mut().extend(header);
+    response.headers_mut().extend(problem.and.header());
     response
 }
 
@@ -298,6 +297,12 @@ const WITHHELD: Problem = Problem::new(
     StatusCode::CONFLICT,
     "not-shown",
     "not all parameters can be shown here, so they cannot be granted here",
+    "use the console or the command line",
+);
+const SEVERAL: Problem = Problem::new(
+    StatusCode::CONFLICT,
+    "several-people",
+    "several people must grant it, and a link does not say who follows it",
     "use the console or the command line",
 );
 const METHOD: Problem = Problem::new(

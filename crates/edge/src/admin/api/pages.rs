@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{ApprovalsApi, BUSY, METHOD, NOT_FOUND, OTHER_SITE};
 use crate::admin::places::Place;
 use crate::admin::reply::{self, And, Body, Problem};
-use crate::admin::sign_in::{Offer, SignIn, Trouble};
+use crate::admin::sign_in::{Attempt, Offer, SignIn, Trouble};
 use bartizan_gate::session::DoorRefusal;
 
 /// Whose slots answers of the issuer take. No approver has this id: it has a character that none has.
@@ -38,24 +38,26 @@ struct Who<'a> {
     groups: &'a [Box<str>],
 }
 
+/// Method, path and what it names.
+pub(super) const ROUTES: [(&str, &str, Page); 5] = [
+    ("GET", "/console/options", Page::Options),
+    ("GET", "/console/sign-in", Page::Begin),
+    ("GET", "/console/callback", Page::Callback),
+    ("GET", "/console/session", Page::Session),
+    ("POST", "/console/sign-out", Page::SignOut),
+];
+
 impl Page {
     pub(super) fn of(path: &str) -> Option<Self> {
-        Some(match path {
-            "/console/options" => Self::Options,
-            "/console/sign-in" => Self::Begin,
-            "/console/callback" => Self::Callback,
-            "/console/session" => Self::Session,
-            "/console/sign-out" => Self::SignOut,
-            _ => return None,
-        })
+        ROUTES.iter().find(|(_, known, _)| *known == path).map(|(_, _, page)| *page)
     }
 
     fn check_method(self, method: &Method) -> Result<(), Problem> {
-        let (wanted, allowed) = match self {
-            Self::SignOut => (Method::POST, "POST"),
-            Self::Options | Self::Begin | Self::Callback | Self::Session => (Method::GET, "GET"),
-        };
-        if *method == wanted { Ok(()) } else { Err(METHOD.and(And::Allow(allowed))) }
+        let found = ROUTES.iter().find(|(_, _, page)| *page == self);
+        match found.map(|(wanted, _, _)| *wanted) {
+            Some(wanted) if wanted != method.as_str() => Err(METHOD.and(And::Allow(wanted))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -80,14 +82,11 @@ impl ApprovalsApi {
                 Err(self.stranger(DoorRefusal::Origin, peer, OTHER_SITE))
             }
             Page::Begin => {
-                let began = sign_in.begin(self.shared.clock.uptime()).await;
-                began.or_else(|trouble| self.failed(sign_in, trouble, peer))
-            }
-            Page::Callback => {
                 let query = parts.uri.query().unwrap_or_default();
-                let finished = self.finish(sign_in, headers, query, place).await?;
-                finished.or_else(|trouble| self.failed(sign_in, trouble, peer))
+                let began = sign_in.begin(query, self.shared.clock.uptime()).await;
+                began.or_else(|trouble| self.failed(sign_in, trouble, None, peer))
             }
+            Page::Callback => self.finish(sign_in, parts, peer, place).await,
             Page::Options | Page::Session => {
                 let by = self.authenticate(&parts.method, headers, peer)?;
                 Ok(reply::of(&Who { id: &by.approver.id, groups: &by.approver.groups }))
@@ -104,17 +103,20 @@ impl ApprovalsApi {
     async fn finish(
         &self,
         sign_in: &SignIn,
-        headers: &HeaderMap,
-        query: &str,
+        parts: &Parts,
+        peer: IpAddr,
         place: &Place,
-    ) -> Result<Result<Response<Body>, Trouble>, Problem> {
-        let now = self.shared.now();
+    ) -> Result<Response<Body>, Problem> {
+        let (headers, now) = (&parts.headers, self.shared.now());
+        let query = parts.uri.query().unwrap_or_default();
         let attempt = match sign_in.attempt(headers, query, now.uptime) {
             Ok(attempt) => attempt,
-            Err(trouble) => return Ok(Err(trouble)),
+            Err(trouble) => return self.failed(sign_in, trouble, None, peer),
         };
         place.leave_for(self.slots.take(SIGN_INS).ok_or(BUSY)?);
-        Ok(sign_in.finish(&attempt, query, now).await)
+        let visitor = sign_in.visitor(headers, peer);
+        let finished = sign_in.finish(&attempt, query, visitor, now).await;
+        finished.or_else(|trouble| self.failed(sign_in, trouble, Some(&attempt), peer))
     }
 
     /// Records that nobody was signed in, and sends the browser to the page, which says so.
@@ -122,11 +124,12 @@ impl ApprovalsApi {
         &self,
         sign_in: &SignIn,
         trouble: Trouble,
+        attempt: Option<&Attempt>,
         peer: IpAddr,
     ) -> Result<Response<Body>, Problem> {
         let note = format!("a sign-in of an approver on `admin`: {}", trouble.note());
         self.note_stranger(trouble.refusal(), peer, note)?;
-        Ok(sign_in.failed(trouble))
+        Ok(sign_in.failed(trouble, attempt))
     }
 }
 

@@ -13,7 +13,10 @@ let session = false;
 /** Ends the request that waits for changes. */
 let watching = null;
 
+/** Pause after a failure. */
 const PAUSE_MS = 2000;
+/** Pause after each reading, so that a busy firewall does not keep the page busy. */
+const READ_PAUSE_MS = 500;
 
 async function ask(path, options = {}) {
   const asking = token;
@@ -45,11 +48,16 @@ function failed(error) {
 const calls = callsView(ask, failed);
 const views = { calls, audit: auditView(ask, failed), servers: serversView(ask, failed) };
 
+/** The id of the held call that the end of an address names; empty if it names none. */
+function holdOf(fragment) {
+  const hold = fragment.startsWith("hold=") ? fragment.slice("hold=".length) : "";
+  return /^[0-9a-f]+$/.test(hold) ? hold : "";
+}
+
 /** Shows what the address names: a view, or a held call. */
 function route() {
   if (!token) return;
   const wanted = location.hash.slice(1);
-  const hold = wanted.startsWith("hold=") ? wanted.slice("hold=".length) : "";
   const name = Object.hasOwn(views, wanted) ? wanted : "calls";
   for (const [other, view] of Object.entries(views)) {
     byId(`view-${other}`).hidden = other !== name;
@@ -62,7 +70,7 @@ function route() {
     }
   }
   byId("trouble").textContent = "";
-  calls.choose(/^[0-9a-f]+$/.test(hold) ? hold : "");
+  calls.choose(holdOf(wanted));
 }
 
 /** Waits for changes; after each, what is shown is read again. */
@@ -74,6 +82,7 @@ async function watch() {
       if (change !== null) await ask("approvals/changes?after=" + change, { signal: watching.signal });
       change = await calls.refresh();
       byId("trouble").textContent = "";
+      await new Promise((resume) => setTimeout(resume, READ_PAUSE_MS));
     } catch (error) {
       if (!token) return;
       failed(error);
@@ -127,6 +136,7 @@ async function signOut() {
 const FAILURES = {
   unavailable: "The issuer cannot be reached, or not be used. Sign in with a token, or try again.",
   "not-begun": "This sign-in was begun in another browser, or too long ago. Sign in again.",
+  "too-many": "Too many sign-ins are tried at the moment. Try again in a minute, or sign in with a token.",
   denied: "The issuer did not sign you in.",
   "no-group": "You are signed in there, but in no group that may approve.",
   refused: "The answer of the issuer is not accepted. The journal says why.",
@@ -134,9 +144,11 @@ const FAILURES = {
 
 /** What a sign-in brought back, after the `#` of the address, where nobody else sees it. */
 function arrive() {
-  const [what, value] = location.hash.slice(1).split("=");
+  const [told, more = ""] = location.hash.slice(1).split("&");
+  const [what, value] = told.split("=");
   if (!value || (what !== "signed-in" && what !== "failed")) return;
-  history.replaceState(null, "", location.pathname);
+  const hold = holdOf(more);
+  history.replaceState(null, "", location.pathname + (hold ? "#hold=" + hold : ""));
   if (what === "signed-in") {
     token = value;
     session = true;
@@ -152,7 +164,11 @@ async function offer() {
   const issuer = (await answer.json()).sign_in;
   if (!issuer) return;
   show(byId("sign-in"), "Sign in with " + issuer.name);
-  byId("sign-in").addEventListener("click", () => location.assign(issuer.url));
+  byId("sign-in").addEventListener("click", () => {
+    // The held call that the address names comes back with whoever signs in.
+    const hold = holdOf(location.hash.slice(1));
+    location.assign(issuer.url + (hold ? "?hold=" + hold : ""));
+  });
   byId("issuer").hidden = false;
 }
 

@@ -1,9 +1,12 @@
 // The journal: its newest records, live, by filters. Older ones on demand.
 
-import { byId, make, pretty, show } from "./text.js";
+import { byId, make, portion, pretty, put } from "./text.js";
 
-/** Records that are kept in the page; the oldest go. */
+/** Records that are kept in the page, and characters of them: the ones that are furthest away go. */
 const SHOWN_MAX = 1000;
+const SHOWN_CHARS_MAX = 8 * 1024 * 1024;
+/** Readings for one press of the button for older records: a rare one is far away. */
+const READINGS_MAX = 16;
 /** Pause after each reading, so that a busy firewall does not keep the page busy. */
 const PAUSE_MS = 1000;
 /** The members of the form, as the firewall names them. */
@@ -37,7 +40,7 @@ function rulesOf(record) {
 
 function details(record) {
   const parts = [];
-  if (record.operation?.effect) parts.push(record.operation.effect);
+  if (record.operation?.effect) parts.push("effect " + record.operation.effect);
   if (record.principal) parts.push("by " + record.principal);
   if (record.peer && !record.principal) parts.push("from " + record.peer);
   const rules = rulesOf(record);
@@ -46,6 +49,25 @@ function details(record) {
   if (record["error.type"]) parts.push("error " + record["error.type"]);
   if (record.duration_us !== undefined) parts.push(record.duration_us < 10000 ? record.duration_us + " µs" : Math.round(record.duration_us / 1000) + " ms");
   return parts.join(", ");
+}
+
+/** The record as a text; of a long one the beginning, and a button for the rest. */
+function wholeText(record) {
+  const text = make("pre", "");
+  text.tabIndex = 0;
+  text.setAttribute("role", "region");
+  text.setAttribute("aria-label", "Record " + record.seq);
+  let [now, rest] = portion(pretty(JSON.stringify(record)).join("\n"));
+  put(text, now, true);
+  if (rest === "") return [text];
+  const more = make("button", "", "Show more");
+  more.type = "button";
+  more.addEventListener("click", () => {
+    [now, rest] = portion(rest);
+    put(text, now, true);
+    if (rest === "") more.remove();
+  });
+  return [text, more];
 }
 
 function entry(record) {
@@ -62,13 +84,7 @@ function entry(record) {
   whole.append(line);
   // What nobody looks at is not drawn.
   whole.addEventListener("toggle", () => {
-    if (!whole.open || whole.children.length > 1) return;
-    const text = make("pre", "");
-    text.tabIndex = 0;
-    text.setAttribute("role", "region");
-    text.setAttribute("aria-label", "Record " + record.seq);
-    show(text, pretty(JSON.stringify(record)).join("\n"), true);
-    whole.append(text);
+    if (whole.open && whole.children.length === 1) whole.append(...wholeText(record));
   });
   item.append(whole);
   return item;
@@ -77,6 +93,10 @@ function entry(record) {
 /** The view. `ask` asks the firewall; `failed` takes an error. */
 export function auditView(ask, failed) {
   let records = [];
+  /** The size of each of them, characters. */
+  let sizes = new WeakMap();
+  /** Whether newer ones than these were dropped: then live records do not come next. */
+  let detached = false;
   /** Where older ones are; null if there are none. */
   let older = null;
   /** The sequence number up to which all was read. */
@@ -94,17 +114,42 @@ export function auditView(ask, failed) {
     return "audit?" + wanted;
   }
 
-  function draw(fresh) {
+  /** Takes `fresh` in, before or after those that are kept; what is then too much goes at the other end. */
+  function keep(fresh, after) {
     const place = byId("records");
-    if (fresh) place.prepend(...fresh.map(entry));
-    else place.replaceChildren(...records.map(entry));
-    while (place.children.length > SHOWN_MAX && !place.lastElementChild.contains(document.activeElement)) {
-      place.lastElementChild.remove();
-      // What is older than those that went is no longer what comes next.
-      older = null;
+    for (const record of fresh) sizes.set(record, JSON.stringify(record).length);
+    records = after ? records.concat(fresh) : fresh.concat(records);
+    if (after) place.append(...fresh.map(entry));
+    else place.prepend(...fresh.map(entry));
+    const isRead = place.contains(document.activeElement);
+    let chars = records.reduce((sum, record) => sum + sizes.get(record), 0);
+    while (records.length > SHOWN_MAX || (chars > SHOWN_CHARS_MAX && records.length > 1)) {
+      const item = after ? place.firstElementChild : place.lastElementChild;
+      if (item.contains(document.activeElement)) byId("audit-title").focus({ preventScroll: true });
+      item.remove();
+      chars -= sizes.get(after ? records.shift() : records.pop());
+      if (after) {
+        detached = true;
+      } else {
+        // What is older than those that went is no longer what comes next. Unless somebody reads here,
+        // the list begins anew with the newest, and then it is known where older ones are.
+        older = null;
+        if (!isRead) change = null;
+      }
     }
     byId("older").hidden = older === null;
     suggest();
+  }
+
+  /** Begins anew with `found`. */
+  function begin(found) {
+    records = [];
+    sizes = new WeakMap();
+    detached = false;
+    byId("records").replaceChildren();
+    older = found.older;
+    change = found.change;
+    keep(found.records, true);
   }
 
   /** Offers the names that were seen. Those with characters that are not seen cannot be offered. */
@@ -130,10 +175,7 @@ export function auditView(ask, failed) {
     const asked = query({});
     const found = await ask(asked);
     if (following === null || asked !== query({})) return;
-    records = found.records;
-    older = found.older;
-    change = found.change;
-    draw(null);
+    begin(found);
     const count = records.length === 1 ? "1 record" : records.length + " records";
     tell(count + (older === null ? "." : ", and older ones may follow.") + (found.unreadable ? " The journal is damaged." : ""));
   }
@@ -144,29 +186,27 @@ export function auditView(ask, failed) {
     const found = await ask(query({ after: change }));
     if (following === null || asked !== query({})) return;
     change = found.change;
-    if (found.older !== null) {
-      records = found.records;
-      older = found.older;
-      draw(null);
-    } else if (found.records.length > 0) {
-      records = found.records.concat(records).slice(0, SHOWN_MAX);
-      draw(found.records);
-    }
+    if (found.older !== null) begin(found);
+    else if (found.records.length > 0) keep(found.records, false);
   }
 
   async function readOlder() {
     // Whoever reads old records is not disturbed by new ones.
     byId("live").checked = false;
     const asked = query({});
-    const found = await ask(query({ before: older }));
-    if (following === null || asked !== query({})) return;
-    older = found.older;
-    records = records.concat(found.records);
-    const first = found.records.map(entry);
-    byId("records").append(...first);
-    byId("older").hidden = older === null;
-    tell(found.records.length + " older records" + (older === null ? "; these were the last." : "."));
-    first[0]?.querySelector("summary").focus();
+    let found = null;
+    for (let reading = 0; reading < READINGS_MAX && (found === null || (found.records.length === 0 && older !== null)); reading += 1) {
+      tell("Reading older records …");
+      found = await ask(query({ before: older }));
+      if (following === null || asked !== query({})) return;
+      older = found.older;
+    }
+    keep(found.records, true);
+    const count = found.records.length === 1 ? "1 older record" : found.records.length + " older records";
+    tell(count + (older !== null ? (found.records.length === 0 ? " so far; press again to look further back." : ".") : "; these were the last.")
+      + (detached ? " Newer ones left the page; choose “Live” for the newest." : ""));
+    const first = byId("records").children[records.length - found.records.length];
+    first?.querySelector("summary").focus();
   }
 
   async function follow() {
@@ -174,7 +214,7 @@ export function auditView(ask, failed) {
     following = mine;
     while (following === mine) {
       try {
-        if (change === null) await read();
+        if (change === null || (detached && byId("live").checked)) await read();
         else if (byId("live").checked) {
           await ask("audit/changes?after=" + change, { signal: mine.signal });
           if (following === mine && byId("live").checked) await readOn();
@@ -199,6 +239,8 @@ export function auditView(ask, failed) {
   function clear() {
     close();
     records = [];
+    sizes = new WeakMap();
+    detached = false;
     older = null;
     change = null;
     byId("records").replaceChildren();

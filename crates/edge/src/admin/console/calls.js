@@ -1,7 +1,15 @@
 // The held calls: a list that follows what happens, and the whole story of one of them, with the
 // form that answers it. A call is named by the address, `#hold=ID`.
 
-import { byId, difference, fact, make, moment, pretty, put, show, span } from "./text.js";
+import { byId, difference, fact, make, moment, portion, pretty, put, show, span } from "./text.js";
+
+/** Calls of the history that are listed at first, and how many more on demand. */
+const LISTED = 100;
+/** Calls that are listed at most, and those of them that one answer of the firewall has. */
+const LISTED_MAX = 1000;
+const ANSWER_MAX = 500;
+/** From this size on, bytes, a call is read again only if something has become of it. */
+const LARGE_BYTES = 64 * 1024;
 
 /** What the page says of a state. */
 const STATES = {
@@ -34,6 +42,11 @@ export function callsView(ask, failed) {
   let chosen = "";
   /** The call that is shown in full: an answer names its digest, so it is for what was shown. */
   let shown = null;
+  /** How many calls are listed, if there are as many. */
+  let wanted = LISTED;
+  /** The parameters of the call that is shown, as far as they are not drawn yet. */
+  let rest = "";
+  let marks = 0;
   /** What was drawn last, so that nothing is drawn twice: a reader keeps place and selection. */
   let drawn = "";
   /** The ids that waited when the list was last read; null before the first time. */
@@ -50,12 +63,9 @@ export function callsView(ask, failed) {
     return item;
   }
 
-  function tell(call) {
-    for (const link of byId("calls").querySelectorAll("a")) {
-      if (link.dataset.id !== call.id) continue;
-      const state = link.querySelector(".state");
-      if (state.textContent !== stateOf(call)) state.textContent = stateOf(call);
-    }
+  function tell(call, item) {
+    const state = item.querySelector(".state");
+    if (state.textContent !== stateOf(call)) state.textContent = stateOf(call);
   }
 
   /** Draws the list. What is still there stays in place, and with it the focus. */
@@ -74,18 +84,18 @@ export function callsView(ask, failed) {
       if (place.children[index] !== item) place.insertBefore(item, place.children[index] ?? null);
       if (call.id === chosen) item.firstElementChild.setAttribute("aria-current", "true");
       else item.firstElementChild.removeAttribute("aria-current");
-      tell(call);
+      tell(call, item);
     });
     if (lost) byId("calls-title").focus();
   }
 
   /** Says how many calls wait, and which are new. */
-  function announce(waiting, more) {
+  function announce(waiting, unlisted, pending) {
     const fresh = waited === null ? [] : waiting.filter((call) => !waited.has(call.id));
     waited = new Set(waiting.map((call) => call.id));
     let status = waiting.length === 0 ? "No call waits." : waiting.length === 1 ? "1 call waits." : waiting.length + " calls wait.";
     if (fresh.length > 0) status += " New: " + fresh.slice(0, 3).map(titleOf).join(", ") + (fresh.length > 3 ? " and others" : "") + ".";
-    if (more > 0) status += " " + more + " more are not listed.";
+    if (unlisted > 0) status += " " + unlisted + (pending ? " more wait and are not listed." : " older ones are not listed.");
     if (byId("status").dataset.said !== status) show(byId("status"), status);
     byId("status").dataset.said = status;
     document.title = (waiting.length ? "(" + waiting.length + ") " : "") + "Bartizan";
@@ -103,7 +113,7 @@ export function callsView(ask, failed) {
     fact(place, "Effect", call.effect);
     fact(place, "Tags", call.tags.join(", "));
     fact(place, "Rule", call.code);
-    fact(place, "Approvers", (call.approvers.join(", ") || "anybody") + (call.quorum > 1 ? ", " + call.quorum + " people" : ""));
+    fact(place, "Approvers", (call.approvers.join(", ") || "any approver") + (call.quorum > 1 ? "; " + call.quorum + " people must grant it" : ""));
     fact(place, "Granted through", call.granted_through);
     fact(place, "Asked", moment(call.asked_unix_ms));
     fact(place, call.state === "pending" ? "Waits until" : "Could wait until", moment(call.expires_unix_ms));
@@ -122,9 +132,29 @@ export function callsView(ask, failed) {
     diff.replaceChildren();
     if (before === null) return;
     const rows = difference(before, lines);
-    if (rows === null) diff.textContent = "Too long to compare.";
+    if (rows === null) diff.textContent = "Too long to compare: more than 1,000 lines or 64 KiB.";
     for (const [sign, text] of rows ?? []) {
       diff.append(make("span", sign === "+" ? "added" : sign === "-" ? "removed" : "same", sign + " " + text));
+    }
+  }
+
+  /** Draws the next portion of the parameters. */
+  function drawOn() {
+    const [now, later] = portion(rest);
+    marks += put(byId("shown"), now, true);
+    rest = later;
+    byId("rest").hidden = rest === "";
+    byId("rest-status").textContent = rest === "" ? "" : "This is the beginning; " + rest.length + " characters more are not shown yet.";
+    byId("unseen").textContent = marks
+      ? marks + " characters that are not seen are written by their code points, such as U+202E." : "";
+  }
+
+  /** Draws all of them. Other work of the page is done in between. */
+  async function drawAll() {
+    const id = chosen;
+    while (id === chosen && rest !== "") {
+      drawOn();
+      await new Promise((resume) => setTimeout(resume));
     }
   }
 
@@ -156,14 +186,21 @@ export function callsView(ask, failed) {
     if (now === drawn) return;
     drawn = now;
     byId("details").hidden = false;
+    byId("hint").hidden = true;
     show(byId("story-title"), titleOf(call));
     show(byId("message"), call.message);
     facts(call);
     const lines = pretty(call.shown);
     byId("shown-title").textContent = (call.state === "spent" ? "What was sent: " : "What would be sent: ") + call.bytes + " bytes";
-    const marks = show(byId("shown"), lines.join("\n"), true);
-    byId("unseen").textContent = marks
-      ? marks + " characters that are not seen are written by their code points, such as U+202E." : "";
+    const text = lines.join("\n");
+    // What a reader has opened stays open: the parameters of a call never change.
+    if (byId("shown").dataset.id !== call.id) {
+      byId("shown").replaceChildren();
+      byId("shown").dataset.id = call.id;
+      rest = text;
+      marks = 0;
+      drawOn();
+    }
     compared(call, lines);
     answers(call);
     offers(call);
@@ -173,13 +210,24 @@ export function callsView(ask, failed) {
   function forget(title) {
     shown = null;
     drawn = "";
+    rest = "";
+    byId("shown").replaceChildren();
+    byId("shown").dataset.id = "";
     byId("details").hidden = true;
+    byId("hint").hidden = chosen !== "";
     byId("story-title").textContent = title;
+  }
+
+  /** Whether nothing has become of the call that is shown, by the list that was just read. */
+  function isSame() {
+    const listed = calls.find((call) => call.id === chosen);
+    if (shown?.id !== chosen || !listed) return false;
+    return ["state", "changed_unix_ms", "waiting"].every((name) => listed[name] === shown[name]) && listed.answers.length === shown.answers.length;
   }
 
   async function reread() {
     const id = chosen;
-    if (!id) return;
+    if (!id || (shown?.bytes > LARGE_BYTES && isSame())) return;
     try {
       const { approval } = await ask("approvals/" + encodeURIComponent(id));
       if (id === chosen) story(approval);
@@ -197,9 +245,9 @@ export function callsView(ask, failed) {
       byId("scope").replaceChildren(); // what was chosen for one call is not chosen for another
       byId("failed").textContent = "";
       byId("outcome").textContent = "";
+      chosen = id;
       forget(id ? "…" : "No call chosen");
     }
-    chosen = id;
     list();
     if (!id) return;
     try {
@@ -210,24 +258,52 @@ export function callsView(ask, failed) {
     }
   }
 
+  /** The calls in the states `states`, `most` of them if there are as many. */
+  async function found(states, most) {
+    let all = null;
+    do {
+      const before = all === null ? "" : "&before=" + encodeURIComponent(all.approvals[0].id);
+      const count = Math.min(ANSWER_MAX, most - (all?.approvals.length ?? 0));
+      const next = await ask("approvals?state=" + states + "&max=" + count + before);
+      const approvals = next.approvals.concat(all?.approvals ?? []);
+      all = { ...(all ?? next), approvals, more: next.approvals.length > 0 ? next.more : 0 };
+    } while (all.more > 0 && all.approvals.length < most);
+    return all;
+  }
+
   /** Reads the list and the call that is shown again; the number of the latest change. */
   async function refresh() {
-    const wanted = byId("states").value;
-    const found = await ask("approvals?state=" + wanted);
-    if (wanted !== byId("states").value) return found.change;
-    show(byId("who"), found.approver);
-    calls = found.approvals.map(timed);
-    if (wanted !== "pending") calls.sort((one, other) => other.changed_unix_ms - one.changed_unix_ms);
+    const states = byId("states").value;
+    const pending = states === "pending";
+    const listed = await found(states, pending ? ANSWER_MAX : wanted);
+    if (states !== byId("states").value) return listed.change;
+    show(byId("who"), listed.approver);
+    calls = listed.approvals.map(timed);
+    if (!pending) calls.sort((one, other) => other.changed_unix_ms - one.changed_unix_ms);
     list();
-    const waiting = wanted === "ended" ? (await ask("approvals?state=pending")).approvals : calls.filter((call) => call.state === "pending");
-    announce(waiting, found.more ?? 0);
+    byId("older-calls").hidden = pending || listed.more === 0 || wanted >= LISTED_MAX;
+    const waiting = states === "ended" ? (await found("pending", ANSWER_MAX)).approvals : calls.filter((call) => call.state === "pending");
+    announce(waiting, listed.more, pending);
     await reread();
-    return found.change;
+    return listed.change;
+  }
+
+  async function readOlder() {
+    const before = new Set(calls.map((call) => call.id));
+    wanted = Math.min(wanted + LISTED, LISTED_MAX);
+    await refresh();
+    const fresh = calls.find((call) => !before.has(call.id));
+    if (fresh) byId("calls").children[calls.indexOf(fresh)].firstElementChild.focus();
   }
 
   async function answer(verdict) {
     const call = shown;
     if (call === null || !byId("answer").reportValidity()) return;
+    if (verdict === "grant" && rest !== "") {
+      byId("failed").textContent = "Not all of what would be sent is shown yet. Choose “Show all” above before you grant it.";
+      byId("show-all").focus();
+      return;
+    }
     const buttons = [byId("grant"), byId("refuse")];
     byId("failed").textContent = "";
     byId("outcome").textContent = "";
@@ -256,6 +332,8 @@ export function callsView(ask, failed) {
   function clear() {
     calls = [];
     chosen = "";
+    wanted = LISTED;
+    byId("older-calls").hidden = true;
     waited = null;
     forget("No call chosen");
     for (const id of ["calls", "status", "who", "outcome", "failed", "message", "facts", "names", "unseen", "shown", "diff", "answers", "scope"]) {
@@ -267,12 +345,19 @@ export function callsView(ask, failed) {
     document.title = "Bartizan";
   }
 
-  byId("states").addEventListener("change", () => refresh().catch(failed));
+  byId("states").addEventListener("change", () => {
+    wanted = LISTED;
+    refresh().catch(failed);
+  });
+  byId("older-calls").addEventListener("click", () => readOlder().catch(failed));
+  byId("show-more").addEventListener("click", drawOn);
+  byId("show-all").addEventListener("click", drawAll);
   byId("grant").addEventListener("click", () => answer("grant"));
   byId("refuse").addEventListener("click", () => answer("refuse"));
   byId("answer").addEventListener("submit", (event) => event.preventDefault());
   setInterval(() => {
-    calls.forEach(tell);
+    const items = new Map([...byId("calls").children].map((item) => [item.firstElementChild.dataset.id, item]));
+    for (const call of calls) if (items.has(call.id)) tell(call, items.get(call.id));
     if (shown !== null) byId("state").textContent = stateOf(shown);
   }, 1000);
   return { choose, clear, refresh, open: () => {}, close: () => {} };

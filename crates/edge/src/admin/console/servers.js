@@ -9,7 +9,7 @@ const TRANSPORTS = { "http": "Streamable HTTP", "sse": "HTTP+SSE", "program": "a
 
 /** What is to say of a lock. */
 function locked(lock) {
-  if (lock.state === "off") return "no lock file is configured; " + lock.listed + " tools listed since the start";
+  if (lock.state === "off") return "no lock file is configured (`bartizan lock` writes one); " + lock.listed + " tools listed since the start";
   if (lock.state === "unlocked") return "this server is not in the lock file";
   const wrong = lock.changed.length + lock.added.length;
   const seen = lock.tools + " tools locked, " + lock.listed + " listed since the start";
@@ -52,7 +52,7 @@ export function serversView(ask, failed) {
     if (now === drawn) return;
     drawn = now;
     byId("policy").replaceChildren();
-    fact(byId("policy"), "Policy", found.policy);
+    fact(byId("policy"), "Policy revision", found.policy);
     fact(byId("policy"), "Mode", found.mode === "observe" ? "observe: decisions are recorded and not enforced" : "enforce");
     byId("server-list").replaceChildren(...found.servers.map(card));
   }

@@ -5,6 +5,12 @@ export const byId = (id) => document.getElementById(id);
 
 /** Most lines of either text that are compared; the work grows with their product. */
 const DIFF_LINES_MAX = 1000;
+/** Most characters of either text that are compared. */
+const DIFF_CHARS_MAX = 64 * 1024;
+/** Characters of a long text that are drawn at once; further ones on demand. */
+const PORTION_CHARS = 64 * 1024;
+/** Marks of one place that are elements; what is not seen beyond them is written in brackets. */
+const MARKS_MAX = 10000;
 /** Deepest level that is indented. */
 const DEPTH_MAX = 40;
 
@@ -16,6 +22,7 @@ const UNSEEN = /[\p{Default_Ignorable_Code_Point}\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\
 export function put(place, text, keepLines) {
   let plain = "";
   let marks = 0;
+  const room = MARKS_MAX - place.getElementsByClassName("unseen").length;
   const flush = () => {
     if (plain) place.append(document.createTextNode(plain));
     plain = "";
@@ -24,12 +31,17 @@ export function put(place, text, keepLines) {
     if (keepLines && character === "\n") {
       plain += character;
     } else if (UNSEEN.test(character)) {
+      const code = "U+" + character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+      marks += 1;
+      if (marks > room) {
+        plain += "[" + code + "]";
+        continue;
+      }
       flush();
       const mark = document.createElement("span");
       mark.className = "unseen";
-      mark.textContent = "U+" + character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+      mark.textContent = code;
       place.append(mark);
-      marks += 1;
     } else {
       plain += character;
     }
@@ -42,6 +54,15 @@ export function put(place, text, keepLines) {
 export function show(place, text, keepLines) {
   place.replaceChildren();
   return put(place, text, keepLines);
+}
+
+/** What of `text` is drawn at once, and the rest: cut after a line if one ends far enough, and in no character. */
+export function portion(text) {
+  if (text.length <= PORTION_CHARS) return [text, ""];
+  const line = text.lastIndexOf("\n", PORTION_CHARS - 1) + 1;
+  let end = line > PORTION_CHARS / 2 ? line : PORTION_CHARS;
+  if (/[\ud800-\udbff]/.test(text[end - 1])) end -= 1;
+  return [text.slice(0, end), text.slice(end)];
 }
 
 /** An element with `text`. */
@@ -113,9 +134,14 @@ export function pretty(json) {
   return lines;
 }
 
+/** Whether `lines` are too long to be compared. */
+function isLong(lines) {
+  return lines.length > DIFF_LINES_MAX || lines.reduce((sum, line) => sum + line.length, 0) > DIFF_CHARS_MAX;
+}
+
 /** The lines of both texts in order, each with " ", "-" or "+"; null where they are too long. */
 export function difference(before, after) {
-  if (before.length > DIFF_LINES_MAX || after.length > DIFF_LINES_MAX) return null;
+  if (isLong(before) || isLong(after)) return null;
   const width = after.length + 1;
   const common = new Uint16Array((before.length + 1) * width);
   for (let i = before.length - 1; i >= 0; i -= 1) {

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::message::{encoded, form};
+use crate::admin::message::{encoded, form};
 use crate::oauth::challenge::is_loopback;
 use crate::oauth::keys::{KeySource, Keys};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind, Value};

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 
 use super::super::approvers::Caller;
+use bartizan_gate::wire::mac;
 use bartizan_sync::lock;
 
 /// Sessions at once; then the one that was used least recently ends.
@@ -131,12 +132,7 @@ fn digest(id: &str) -> [u8; 32] {
 }
 
 fn keyed(key: &str) -> Hmac<Sha256> {
-    let block: [u8; 32] = Sha256::digest(key).into();
-    let mut padded = [0; 64];
-    for (to, from) in padded.iter_mut().zip(block) {
-        *to = from;
-    }
-    Hmac::<Sha256>::new(&padded.into())
+    mac::keyed(&digest(key))
 }
 
 #[cfg(test)]
