@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -94,12 +95,32 @@ class Process:
             self.kill()
 
 
+def order(port: int, *words: str) -> str:
+    """The first line of what the store answers to a command of its operator."""
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        for command in (["AUTH", PASSWORD], list(words)):
+            parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in command]
+            connection.sendall(f"*{len(parts)}\r\n{''.join(parts)}".encode())
+            line = connection.makefile("rb").readline().decode().strip()
+            if line.startswith("-"):
+                raise RuntimeError(f"{command[0]}: {line}")
+    return line
+
+
+def own_user() -> list[str]:
+    """The user that docs/approvals.md describes: its name and rights."""
+    lines = (ROOT / "docs/approvals.md").read_text().splitlines()
+    command = next(line for line in lines if "ACL SETUSER" in line)
+    return command.replace(">PASSWORD", f">{PASSWORD}").split()[2:]
+
+
 def redis(work: pathlib.Path) -> Process:
     port, folder = free_port(), work / "redis"
     folder.mkdir()
     command = [
         REDIS, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
         "--appendonly", "yes", "--appendfsync", "always", "--requirepass", PASSWORD,
+        "--user", *own_user(),
     ]
     return Process(command, port, work / "redis.log")
 
@@ -107,7 +128,7 @@ def redis(work: pathlib.Path) -> Process:
 class Firewall:
     """A `bartizan run`."""
 
-    def __init__(self, name: str, work: pathlib.Path, upstream: int, store: int, wait: str) -> None:
+    def __init__(self, name: str, work: pathlib.Path, upstream: int, store: int, wait: str, user: Answer) -> None:
         self.listen, self.admin, self.state = free_port(), free_port(), work / f"{name}.state"
         policy = work / "held.rego"
         policy.write_text(POLICY)
@@ -118,7 +139,7 @@ class Firewall:
             "policy": {"paths": [str(ROOT / "policies/examples/open"), str(policy)]},
             "servers": {"flags": {"path": "/mcp", "url": f"http://127.0.0.1:{upstream}/mcp"}},
             "approvals": {"wait": wait, "approvers": [{"id": "ada", "token": TOKEN}]},
-            "replicas": {"url": f"redis://127.0.0.1:{store}/1", "password": PASSWORD, "keys": KEY},
+            "replicas": {"url": f"redis://127.0.0.1:{store}/1", "password": PASSWORD, "keys": KEY} | user,
         }
         file = work / f"{name}.yaml"
         file.write_text(json.dumps(config))  # JSON is YAML
@@ -213,25 +234,64 @@ def spent_once(a: Firewall, b: Firewall, pool: concurrent.futures.Executor) -> N
     expect("one has passed", sum(map(passed, answers)) == 1, answers)
 
 
-def killed(a: Firewall, b: Firewall, store: Process, pool: concurrent.futures.Executor) -> None:
-    waiting = pool.submit(a.call, "get_flag", {"key": "search-v2", "environment": "staging"})
+class Trouble:
+    """How a store can fail, and how it is mended."""
+
+    def __init__(self, name: str, begin: Callable[[], object], end: Callable[[], object], note: str = "lost") -> None:
+        self.name, self.begin, self.end, self.note = name, begin, end, note
+
+
+def troubles(store: Process) -> list[Trouble]:
+    tell = lambda *words: lambda: order(store.port, *words)
+    nowhere = str(free_port())
+    return [
+        Trouble("killed", store.kill, store.start),
+        Trouble("full", tell("CONFIG", "SET", "maxmemory", "1"), tell("CONFIG", "SET", "maxmemory", "0"), "OOM"),
+        Trouble(
+            "a copy that may only be read",
+            tell("REPLICAOF", "127.0.0.1", nowhere), tell("REPLICAOF", "NO", "ONE"), "READONLY",
+        ),
+        Trouble(
+            "one whose user may run no script",
+            tell("ACL", "SETUSER", "default", "-eval", "-evalsha"), tell("ACL", "SETUSER", "default", "+@all"), "NOPERM",
+        ),
+        Trouble(
+            "hung", lambda: store.process.send_signal(signal.SIGSTOP), lambda: store.process.send_signal(signal.SIGCONT),
+            "in time",
+        ),
+    ]
+
+
+def away(a: Firewall, b: Firewall, trouble: Trouble, pool: concurrent.futures.Executor) -> None:
+    told = [len(firewall.notes()) for firewall in (a, b)]
+    waiting = pool.submit(a.call, "get_flag", {"key": "search-v2", "environment": trouble.name})
     hold = b.one_pending()
-    store.kill()
-    until("both say so", lambda: a.is_degraded() and b.is_degraded())
-    expect("nothing is granted", b.answer("grant", hold) == 503)
-    new = a.call("get_flag", {"key": "checkout"})
-    expect("no new call is held", not passed(new), new)
-    listed = a.call("list_flags", {})
-    expect("other calls pass", "result" in listed, listed)
-    expect("the held call waits", not waiting.done())
-    store.start()
+    trouble.begin()
+    try:
+        until("both say so", lambda: a.is_degraded() and b.is_degraded())
+        expect("nothing is granted", b.answer("grant", hold) == 503)
+        new = a.call("get_flag", {"key": "checkout"})
+        expect("no new call is held", not passed(new), new)
+        listed = a.call("list_flags", {})
+        expect("other calls pass", "result" in listed, listed)
+        expect("the held call waits", not waiting.done())
+    finally:
+        trouble.end()
     until("both work again", lambda: not a.is_degraded() and not b.is_degraded())
     expect("granted", until("granted", lambda: b.answer("grant", hold) == 200) is True)
-    answer = waiting.result(PATIENCE_S)
-    expect("the call passes", passed(answer), answer)
-    for firewall in (a, b):
-        notes = firewall.notes()
-        expect("lost and back are recorded", len(notes) == 2 and "lost" in notes[0] and "works again" in notes[1], notes)
+    waiting.result(PATIENCE_S)
+    for firewall, before in zip((a, b), told):
+        notes = firewall.notes()[before:]
+        expect("lost and back are recorded", len(notes) == 2 and "works again" in notes[1], notes)
+        expect("the journal says why", "lost" in notes[0] and trouble.note in notes[0], notes[0])
+
+
+def flushed(a: Firewall, b: Firewall, store: Process, pool: concurrent.futures.Executor) -> None:
+    """A store that has forgotten its scripts is given them again: nobody notices."""
+    told = len(a.notes())
+    order(store.port, "SCRIPT", "FLUSH")
+    answered_by_the_other(a, b, pool)
+    expect("nothing is recorded", len(a.notes()) == told, a.notes())
 
 
 def gone_on(a: Firewall, b: Firewall) -> None:
@@ -267,12 +327,27 @@ def counted_together(a: Firewall, b: Firewall, store: Process, pool: concurrent.
     expect("what was counted together is still counted", let_through([a, b], 16) == 0)
 
 
+def not_started(work: pathlib.Path, store: int) -> None:
+    """Nothing is served under a user that the store does not let in, or that may not give its commands."""
+    order(store, "ACL", "SETUSER", "narrow", "on", f">{PASSWORD}", "~*", "+@all", "-zadd")
+    for user, why in [
+        ({"password": "another-password"}, "it refuses the user or the password"),
+        ({"user": "nobody"}, "it refuses the user or the password"),
+        ({"user": "narrow"}, "the user may not give all commands"),
+    ]:
+        refused = Firewall("refused", work, free_port(), store, "1s", user).process
+        run = subprocess.run(refused.command, capture_output=True, text=True, timeout=PATIENCE_S)
+        expect(f"{user} is refused", run.returncode != 0 and why in run.stderr, run.stderr)
+
+
 @contextlib.contextmanager
-def stage(work: pathlib.Path, store: int, wait: str = "30s") -> Iterator[tuple[Firewall, Firewall]]:
-    """Two firewalls in front of a flag service, over the store."""
+def stage(
+    work: pathlib.Path, store: int, wait: str = "30s", **user: object
+) -> Iterator[tuple[Firewall, Firewall]]:
+    """Two firewalls in front of a flag service, over the store, of which they are this user."""
     upstream = free_port()
     flags = Process([BARTIZAN, "demo", "--server-only", "--port", str(upstream)], upstream, work / "flags.log")
-    a, b = (Firewall(name, work, upstream, store, wait) for name in "ab")
+    a, b = (Firewall(name, work, upstream, store, wait, user) for name in "ab")
     with flags, a, b:
         yield a, b
 
@@ -286,18 +361,24 @@ def main() -> int:
                     for name, play in [
                         ("a call on one is granted on the other", lambda: answered_by_the_other(a, b, pool)),
                         ("one of eight equal calls passes for a grant", lambda: spent_once(a, b, pool)),
-                        ("the store is killed while a call waits", lambda: killed(a, b, store, pool)),
+                        ("a store that has forgotten its scripts gets them", lambda: flushed(a, b, store, pool)),
                     ]:
                         play()
                         print(f"ok      {name}", flush=True)
+                    for trouble in troubles(store):
+                        away(a, b, trouble, pool)
+                        print(f"ok      while a call waits, the store is {trouble.name}", flush=True)
                 (work / "again").mkdir()
-                with stage(work / "again", store.port, wait="300ms") as (a, b):
+                with stage(work / "again", store.port, wait="300ms", user=own_user()[0]) as (a, b):
                     for name, play in [
                         ("a call that one has held goes on at the other", lambda: gone_on(a, b)),
                         ("limits are counted together", lambda: counted_together(a, b, store, pool)),
                     ]:
                         play()
                         print(f"ok      {name}", flush=True)
+                (work / "refused").mkdir()
+                not_started(work / "refused", store.port)
+                print("ok      no start with another password, or with too few rights", flush=True)
             for state in [*work.glob("*.state"), *work.glob("again/*.state")]:
                 for command in (
                     [BARTIZAN, "audit", "verify", "--state", str(state)],

@@ -26,7 +26,7 @@ use bartizan_sync::lock;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::link::{Link, LinkError, Reply, Script};
+use crate::link::{Link, LinkError, Script};
 
 /// The form of what is in the store; another one is not read.
 const FORM: &str = "1";
@@ -135,7 +135,10 @@ impl std::fmt::Debug for SharedHolds {
     }
 }
 
-/// What the script `read.lua` gives.
+/// What the script `read.lua` gives, as it says.
+type Given = (String, String, Version, u64, bool, Vec<String>, Vec<(String, Version, Vec<u8>)>);
+
+/// The same, with the records.
 struct Read {
     epoch: String,
     last: Version,
@@ -171,37 +174,20 @@ impl SharedHolds {
         let prefix = self.prefix();
         let (from, last) = (cursor.to_string(), seen.last.to_string());
         let args = [&*prefix, &*seen.epoch, &*from, &*last].map(str::as_bytes);
-        let reply = self.link.run(&self.read, &self.names(), &args).map_err(fault)?;
-        let items: [Reply; 7] =
-            reply.items().map_err(fault)?.try_into().map_err(|_| fault(Reply::odd()))?;
-        let [form, epoch, last, mark, whole, gone, records] = items;
-        let form = form.text().map_err(fault)?;
+        let (form, epoch, last, mark_ms, whole, gone, sealed): Given =
+            self.link.run(&self.read, &self.names(), &args).map_err(fault)?;
         if !form.is_empty() && form != FORM {
             return Err(StoreError::new("another version of this program wrote it"));
         }
-        let mut read = Read {
-            epoch: epoch.text().map_err(fault)?,
-            last: last.number().map_err(fault)?,
-            mark_ms: mark.number().map_err(fault)?,
-            whole: whole.number().map_err(fault)? == 1,
-            gone: Vec::new(),
-            records: Vec::new(),
-        };
-        for name in gone.items().map_err(fault)? {
-            read.gone.push(RecordKey::named(&name.text().map_err(fault)?));
-        }
-        let mut records = records.items().map_err(fault)?.into_iter();
-        while let (Some(name), Some(version), Some(content)) =
-            (records.next(), records.next(), records.next())
-        {
-            let (name, version) = (name.text().map_err(fault)?, version.number().map_err(fault)?);
-            let Reply::Text(content) = content else { return Err(fault(Reply::odd())) };
+        let gone = gone.iter().map(|name| RecordKey::named(name)).collect();
+        let mut records = Vec::new();
+        for (name, version, content) in sealed {
             let content = self.keys.open(&name, &content).ok_or_else(|| {
                 StoreError::new("a record was not written under a key of `replicas.keys`")
             })?;
-            read.records.push((decode(&name, content)?, version));
+            records.push((decode(&name, content)?, version));
         }
-        Ok(read)
+        Ok(Read { epoch, last, mark_ms, whole, gone, records })
     }
 
     fn write(&self, seen: &Seen, batch: &Batch) -> Result<(Version, String), CommitError> {
@@ -235,14 +221,10 @@ impl SharedHolds {
             args.push(content);
         }
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-        let failed = |error| CommitError::Fault(fault(error));
-        let reply = self.link.run(&self.write, &self.names(), &args).map_err(failed)?;
-        let items: [Reply; 2] =
-            reply.items().map_err(failed)?.try_into().map_err(|_| failed(Reply::odd()))?;
-        let [number, epoch] = items;
-        match number.number().map_err(failed)? {
-            0 => Err(CommitError::Conflict),
-            number => Ok((number, epoch.text().map_err(failed)?)),
+        let written = self.link.run(&self.write, &self.names(), &args);
+        match written.map_err(|error| CommitError::Fault(fault(error)))? {
+            (0, _) => Err(CommitError::Conflict),
+            written => Ok(written),
         }
     }
 }

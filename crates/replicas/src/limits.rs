@@ -9,7 +9,7 @@ use bartizan_gate::duty::limit::shared::{
     NotShared, SharedForm, SharedLimits, SharedTake, micros, wait_micros,
 };
 
-use crate::link::{Link, LinkError, Reply, Script};
+use crate::link::{Link, LinkError, Script};
 
 /// The counts of all firewalls that share a store.
 pub struct SharedCounts {
@@ -35,13 +35,11 @@ impl SharedCounts {
             takes.iter().map(|take| self.link.key(&format!("limit/{}", take.name))).collect();
         let args: Vec<String> = takes.iter().flat_map(arguments).collect();
         let args: Vec<&[u8]> = args.iter().map(String::as_bytes).collect();
-        let reply = self.link.run(&self.take, &keys, &args)?;
-        let [number, wait]: [Reply; 2] = reply.items()?.try_into().map_err(|_| Reply::odd())?;
-        let Some(number) = number.number()?.checked_sub(1) else { return Ok(None) };
-        let number = usize::try_from(number).map_err(|_| Reply::odd())?;
-        let wait = match wait.text()?.as_str() {
+        let (number, wait): (usize, String) = self.link.run(&self.take, &keys, &args)?;
+        let Some(number) = number.checked_sub(1) else { return Ok(None) };
+        let wait = match &*wait {
             "never" => Wait::Forever,
-            wait => wait_micros(wait.parse().map_err(|_| Reply::odd())?),
+            wait => wait_micros(wait.parse().map_err(|_| LinkError::odd())?),
         };
         Ok(Some((number, wait)))
     }

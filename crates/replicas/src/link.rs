@@ -2,24 +2,26 @@
 //!
 //! One task probes ([`Link::probe`]) and opens connections; a call uses only what is open. So no call
 //! waits for a name to be resolved or a handshake, and while the store is away each fails at once.
-//! The store is away from the first failure of a call until a probe succeeds.
+//! The store is away from the first failure of a call until a probe succeeds. A store that answers and
+//! does not run scripts or takes no writes (a copy that may only be read, one that is full or still
+//! loads, a user without the rights) is away, too: a probe runs a script with a write, as calls do.
 //!
 //! What the server says in an error may repeat what was sent to it, so only the code of the error is
 //! shown.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bartizan_sync::lock;
 use redis::{
-    Client, Connection, ConnectionAddr, ConnectionLike as _, ErrorKind, IntoConnectionInfo as _,
-    RedisError, TlsCertificates, Value,
+    Client, Connection, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
+    RedisError, TlsCertificates,
 };
 
 /// Connections at once. A call that finds all of them in use waits for one.
-const PLACES: usize = 8;
+const CONNECTIONS: usize = 8;
 /// Longest text of an error, characters.
 const CAUSE_CHARS_MAX: usize = 200;
 
@@ -69,12 +71,19 @@ pub struct LinkError {
 }
 
 /// Codes of errors that say that we are not let in.
-const REFUSALS: [&str; 3] = ["NOAUTH", "NOPERM", "WRONGPASS"];
+const REFUSALS: [&str; 2] = ["NOAUTH", "WRONGPASS"];
+/// The code of the error that says that we may not do that.
+const NOT_ALLOWED: &str = "NOPERM";
 
 impl LinkError {
     pub(crate) fn new(cause: impl fmt::Display) -> Self {
         let cause: String = cause.to_string().chars().take(CAUSE_CHARS_MAX).collect();
         Self { cause: cause.into(), is_refusal: false }
+    }
+
+    /// The error for a script that gave what it never gives.
+    pub(crate) fn odd() -> Self {
+        Self::new("its answer cannot be understood")
     }
 
     fn of(error: &RedisError) -> Self {
@@ -87,10 +96,12 @@ impl LinkError {
             || error.code().is_some_and(|code| REFUSALS.contains(&code))
         {
             Self { is_refusal: true, ..Self::new("it refuses the user or the password") }
+        } else if error.code() == Some(NOT_ALLOWED) {
+            Self { is_refusal: true, ..Self::new("the user may not give all commands (NOPERM)") }
         } else {
             match error.code() {
                 Some(code) => Self::new(format_args!("it answers with the error {code}")),
-                None => Self::new("its answer cannot be understood"),
+                None => Self::odd(),
             }
         }
     }
@@ -113,67 +124,32 @@ impl Script {
     }
 }
 
-/// What a script gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Number(i64),
-    Text(Vec<u8>),
-    List(Vec<Self>),
-}
-
-impl Reply {
-    fn of(value: Value) -> Result<Self, LinkError> {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "no script of ours gives any other")]
-        match value {
-            Value::Int(number) => Ok(Self::Number(number)),
-            Value::BulkString(text) => Ok(Self::Text(text)),
-            Value::Array(items) => {
-                items.into_iter().map(Self::of).collect::<Result<_, _>>().map(Self::List)
-            }
-            _ => Err(Self::odd()),
-        }
-    }
-
-    /// The error for a reply of another form.
-    pub(crate) fn odd() -> LinkError {
-        LinkError::new("a script gave what it never gives")
-    }
-
-    /// The items of a list.
-    pub(crate) fn items(self) -> Result<Vec<Self>, LinkError> {
-        match self {
-            Self::List(items) => Ok(items),
-            Self::Number(_) | Self::Text(_) => Err(Self::odd()),
-        }
-    }
-
-    /// A text.
-    pub(crate) fn text(self) -> Result<String, LinkError> {
-        match self {
-            Self::Text(bytes) => String::from_utf8(bytes).map_err(|_| Self::odd()),
-            Self::Number(_) | Self::List(_) => Err(Self::odd()),
-        }
-    }
-
-    /// A whole number, or a text that is one.
-    pub(crate) fn number(self) -> Result<u64, LinkError> {
-        match self {
-            Self::Number(number) => u64::try_from(number).map_err(|_| Self::odd()),
-            Self::Text(_) => self.text()?.parse().map_err(|_| Self::odd()),
-            Self::List(_) => Err(Self::odd()),
-        }
-    }
-}
-
 /// The connections to one store.
 pub struct Link {
     client: Client,
     prefix: Box<str>,
     timeout: Duration,
-    places: [Mutex<Option<Connection>>; PLACES],
-    next: AtomicUsize,
+    probe: Script,
+    pool: Mutex<Pool>,
+    /// Told when a connection is free, and when the store is lost.
+    freed: Condvar,
+}
+
+struct Pool {
+    /// Those that nobody uses, the one that was used last at the end.
+    idle: VecDeque<Connection>,
+    /// How many there are with those in use.
+    open: usize,
     /// Why the store is away.
-    away: Mutex<Option<LinkError>>,
+    away: Option<LinkError>,
+    /// How often it was lost.
+    losses: u64,
+}
+
+/// A connection in use. If it is not given back, it is closed.
+struct Lease<'a> {
+    link: &'a Link,
+    connection: Option<Connection>,
 }
 
 impl fmt::Debug for Link {
@@ -213,13 +189,14 @@ impl Link {
         } else {
             Client::open(info)
         };
+        let away = Some(LinkError::new("not connected yet"));
         Ok(Self {
             client: client.map_err(|error| LinkError::of(&error))?,
             prefix: config.prefix.clone(),
             timeout: config.timeout,
-            places: std::array::from_fn(|_| Mutex::new(None)),
-            next: AtomicUsize::new(0),
-            away: Mutex::new(Some(LinkError::new("not connected yet"))),
+            probe: Script::new(include_str!("scripts/probe.lua")),
+            pool: Mutex::new(Pool { idle: VecDeque::new(), open: 0, away, losses: 0 }),
+            freed: Condvar::new(),
         })
     }
 
@@ -230,48 +207,86 @@ impl Link {
 
     /// Why the store is away; `None` while it works.
     pub fn fault(&self) -> Option<LinkError> {
-        lock(&self.away).clone()
+        lock(&self.pool).away.clone()
     }
 
-    /// Asks the store whether it is there, and opens the connections that are missing. Somebody
-    /// should call it about four times each second, on a thread that may wait: names are resolved.
+    /// Asks the store on each connection that nobody uses whether it runs scripts and takes writes,
+    /// and opens the connections that are missing. Somebody should call it about four times each
+    /// second, on a thread that may wait: names are resolved.
+    ///
+    /// A connection that is dead among others is replaced. The store is away if no connection works.
     ///
     /// # Errors
     ///
     /// The store is away.
     pub fn probe(&self) -> Result<(), LinkError> {
-        let probed = self.probe_all();
-        match &probed {
-            Ok(()) => *lock(&self.away) = None,
-            Err(error) => self.lose(error),
-        }
-        probed
-    }
-
-    fn probe_all(&self) -> Result<(), LinkError> {
-        let mut asked = false;
-        for place in &self.places {
-            // One that is in use is open.
-            let Some(mut place) = free(place) else { continue };
-            if place.is_none() {
-                *place = Some(self.connect()?);
+        let (losses, away) = {
+            let pool = lock(&self.pool);
+            (pool.losses, pool.away.clone())
+        };
+        match (self.probe_all(away.is_some()), away) {
+            (Ok(0), Some(away)) => Err(away),
+            (Ok(_), _) => {
+                let mut pool = lock(&self.pool);
+                if pool.losses == losses {
+                    pool.away = None;
+                }
+                // What a call met meanwhile is newer.
+                pool.away.clone().map_or(Ok(()), Err)
             }
-            if !asked && let Some(connection) = place.as_mut() {
-                let answer = connection.req_command(&redis::cmd("PING"));
-                answer.map_err(|error| LinkError::of(&error))?;
-                asked = true;
+            (Err(error), _) => {
+                self.lose(&error);
+                Err(error)
             }
         }
-        Ok(())
     }
 
-    fn connect(&self) -> Result<Connection, LinkError> {
+    /// How many connections are known to work. With `was_away`, the first one must show that the
+    /// store takes a write; the others do not change what is in it.
+    fn probe_all(&self, was_away: bool) -> Result<usize, LinkError> {
+        let mut work = 0_usize;
+        let idle = lock(&self.pool).idle.len();
+        for _ in 0..idle {
+            let Some(connection) = lock(&self.pool).idle.pop_front() else { break };
+            let mut lease = Lease { link: self, connection: Some(connection) };
+            if self.ask(&mut lease, was_away && work == 0).is_err() {
+                // The rest is asked by the next probe, so that this one waits for one answer only.
+                break;
+            }
+            lease.give_back();
+            work = work.saturating_add(1);
+        }
+        while lock(&self.pool).open < CONNECTIONS {
+            let mut lease = match self.connect() {
+                Ok(lease) => lease,
+                // Those that there are will do; the next probe tries again.
+                Err(_) if work > 0 => break,
+                Err(error) => return Err(error),
+            };
+            self.ask(&mut lease, was_away && work == 0)?;
+            lease.give_back();
+            work = work.saturating_add(1);
+        }
+        Ok(work)
+    }
+
+    /// Asks the store whether it runs scripts and takes writes; with `changes`, by writing something.
+    fn ask(&self, lease: &mut Lease<'_>, changes: bool) -> Result<(), LinkError> {
+        let changes: &[u8] = if changes { b"1" } else { b"0" };
+        lease.run(&self.probe, &[self.key("probe")], &[changes])
+    }
+
+    /// A new connection.
+    fn connect(&self) -> Result<Lease<'_>, LinkError> {
         let opened = self.client.get_connection_with_timeout(self.timeout).and_then(|connection| {
             connection.set_read_timeout(Some(self.timeout))?;
             connection.set_write_timeout(Some(self.timeout))?;
             Ok(connection)
         });
-        opened.map_err(|error| LinkError::of(&error))
+        let connection = opened.map_err(|error| LinkError::of(&error))?;
+        let mut pool = lock(&self.pool);
+        pool.open = pool.open.saturating_add(1);
+        Ok(Lease { link: self, connection: Some(connection) })
     }
 
     /// Runs `script` over `keys` with `args`.
@@ -279,69 +294,83 @@ impl Link {
     /// # Errors
     ///
     /// The store is away, or gives an error. The script may have run all the same.
-    pub(crate) fn run(
+    pub(crate) fn run<T: FromRedisValue>(
         &self,
         script: &Script,
         keys: &[String],
         args: &[&[u8]],
-    ) -> Result<Reply, LinkError> {
-        if let Some(error) = self.fault() {
-            return Err(error);
-        }
-        let mut place = self.place();
-        let done = match place.as_mut() {
-            Some(connection) => {
-                let mut invocation = script.0.prepare_invoke();
-                for key in keys {
-                    invocation.key(key);
-                }
-                for arg in args {
-                    invocation.arg(*arg);
-                }
-                let value = invocation.invoke::<Value>(connection);
-                value.map_err(|error| LinkError::of(&error)).and_then(Reply::of)
+    ) -> Result<T, LinkError> {
+        let mut lease = self.lease()?;
+        let done = lease.run(script, keys, args);
+        match &done {
+            Ok(_) => lease.give_back(),
+            Err(error) => {
+                // What is still to come on it would be taken for the answer to something else.
+                drop(lease);
+                self.lose(error);
             }
-            None => Err(LinkError::new("the connection is lost")),
-        };
-        if done.is_err() {
-            // What is still to come on it would be taken for the answer to something else.
-            *place = None;
-        }
-        drop(place);
-        if let Err(error) = &done {
-            self.lose(error);
         }
         done
     }
 
-    /// A connection that nobody uses, or the next one once it is free.
-    fn place(&self) -> MutexGuard<'_, Option<Connection>> {
-        let from = self.next.fetch_add(1, Ordering::Relaxed);
-        let turn = |number: usize| {
-            let index = from.wrapping_add(number).checked_rem(PLACES)?;
-            self.places.get(index)
-        };
-        let unused = (0..PLACES).filter_map(turn).filter_map(free).find(|place| place.is_some());
-        let [first, ..] = &self.places;
-        unused.unwrap_or_else(|| lock(turn(0).unwrap_or(first)))
+    /// The connection that was used last, or the next one that is free.
+    fn lease(&self) -> Result<Lease<'_>, LinkError> {
+        let none = |pool: &mut Pool| pool.idle.is_empty() && pool.away.is_none();
+        let waited = self.freed.wait_timeout_while(lock(&self.pool), self.timeout, none);
+        let (mut pool, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = &pool.away {
+            return Err(error.clone());
+        }
+        let connection = pool.idle.pop_back();
+        let connection = connection.ok_or_else(|| LinkError::new("all connections are in use"))?;
+        Ok(Lease { link: self, connection: Some(connection) })
     }
 
     /// Takes note that the store is away, and gives up the connections: most of them are lost, too.
     fn lose(&self, error: &LinkError) {
-        *lock(&self.away) = Some(error.clone());
-        for place in self.places.iter().filter_map(free) {
-            let mut place = place;
-            *place = None;
-        }
+        let mut pool = lock(&self.pool);
+        pool.away = Some(error.clone());
+        pool.losses = pool.losses.wrapping_add(1);
+        pool.open = pool.open.saturating_sub(pool.idle.len());
+        let closed = std::mem::take(&mut pool.idle);
+        drop(pool);
+        self.freed.notify_all();
+        drop(closed);
     }
 }
 
-/// The place, unless it is in use.
-fn free(place: &Mutex<Option<Connection>>) -> Option<MutexGuard<'_, Option<Connection>>> {
-    match place.try_lock() {
-        Ok(place) => Some(place),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
+impl Lease<'_> {
+    fn run<T: FromRedisValue>(
+        &mut self,
+        script: &Script,
+        keys: &[String],
+        args: &[&[u8]],
+    ) -> Result<T, LinkError> {
+        let connection = self.connection.as_mut();
+        let connection = connection.ok_or_else(|| LinkError::new("the connection is lost"))?;
+        let mut invocation = script.0.prepare_invoke();
+        for key in keys {
+            invocation.key(key);
+        }
+        for arg in args {
+            invocation.arg(*arg);
+        }
+        invocation.invoke(connection).map_err(|error| LinkError::of(&error))
+    }
+
+    /// Others may use it.
+    fn give_back(mut self) {
+        lock(&self.link.pool).idle.extend(self.connection.take());
+        self.link.freed.notify_one();
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.connection.take().is_some() {
+            let mut pool = lock(&self.link.pool);
+            pool.open = pool.open.saturating_sub(1);
+        }
     }
 }
 
@@ -369,7 +398,7 @@ mod tests {
         let link = Link::new(&config()).unwrap();
         assert!(link.fault().is_some(), "before the first probe");
         let script = Script::new("return 1");
-        assert!(link.run(&script, &[], &[]).is_err());
+        assert!(link.run::<u64>(&script, &[], &[]).is_err());
         let error = link.probe().unwrap_err();
         assert_eq!(link.fault(), Some(error.clone()));
         for shown in [error.to_string(), format!("{:?} {link:?}", config())] {
