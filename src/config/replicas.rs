@@ -227,12 +227,14 @@ mod tests {
         assert_eq!(read("rediss://h:1/"), at("h", 1, 0, true));
         assert_eq!(read("valkeys://[::1]:7/3"), at("::1", 7, 3, true));
         assert_eq!(read("valkey://[::1]/3"), at("::1", 6379, 3, false));
+        assert_eq!(read("redis://h/1000000"), at("h", 6379, DATABASE_MAX, false));
         for (text, what) in [
             ("http://h", "is no address of a Redis or Valkey"),
             ("redis://u:s3cret@h", "holds a user or a password"),
             ("redis://s3cret@h", "holds a user or a password"),
             ("redis://h/x", "has a database that is no number"),
             ("redis://h/1/2", "has a database that is no number"),
+            ("redis://h/1000001", "has a database that is no number"),
             ("redis://h/99999999999", "has a database that is no number"),
             ("redis://h/?password=s3cret", "holds a query (`?…`) or a fragment (`#…`)"),
             ("redis:", "is no address of a Redis or Valkey"),

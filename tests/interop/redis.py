@@ -114,6 +114,50 @@ def own_user() -> list[str]:
     return command.replace(">PASSWORD", f">{PASSWORD}").split()[2:]
 
 
+def certificates(work: pathlib.Path) -> pathlib.Path:
+    """A folder with a CA of our own (`ca.pem`), and a certificate of its for `localhost` (`server.pem`, `server.key`)."""
+    folder = work / "tls"
+    folder.mkdir()
+    made = lambda *words: subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    made("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=CA of a test")
+    made("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
+    (folder / "names").write_text("subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
+    made(
+        "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+        "-out", "server.pem", "-days", "2", "-extfile", "names",
+    )
+    return folder
+
+
+def tls_store(work: pathlib.Path) -> Process:
+    """A store that is spoken to over TLS alone."""
+    port, folder = free_port(), certificates(work)
+    command = [
+        REDIS, "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "",
+        "--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem",
+        "--tls-auth-clients", "no", "--requirepass", PASSWORD,
+    ]
+    return Process(command, port, work / "redis-tls.log")
+
+
+def over_tls(work: pathlib.Path, pool: concurrent.futures.Executor) -> None:
+    with tls_store(work) as store:
+        url = {"url": f"rediss://localhost:{store.port}/1"}
+        trusted = url | {"ca_file": str(work / "tls" / "ca.pem")}
+        with stage(work, store.port, **trusted) as (a, b):
+            expect("both have the store", not a.is_degraded() and not b.is_degraded())
+            answered_by_the_other(a, b, pool)
+        (work / "system").mkdir()
+        strangers = url | {"url": f"rediss://127.0.0.1:{store.port}/1", "ca_file": trusted["ca_file"]}
+        for what, user in [("a CA that is not the system's", url), ("a certificate of another name", strangers)]:
+            folder = work / "system" / str(len(user))
+            folder.mkdir()
+            with stage(folder, store.port, **user) as (a, _):
+                until(f"{what} is not trusted", a.is_degraded)
+                expect("nothing is held", not passed(a.call("get_flag", {"key": "search-v2"})))
+
+
 def redis(work: pathlib.Path) -> Process:
     port, folder = free_port(), work / "redis"
     folder.mkdir()
@@ -147,7 +191,13 @@ class Firewall:
 
     def __enter__(self) -> "Firewall":
         self.process.start()
+        until(f"{self.process.log.name}: ready", self.is_ready)
         return self
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.ask("GET", "/readyz")[0] == 200
+        return False
 
     def __exit__(self, *error: object) -> None:
         self.process.__exit__(*error)
@@ -376,10 +426,13 @@ def main() -> int:
                     ]:
                         play()
                         print(f"ok      {name}", flush=True)
+                (work / "secure").mkdir()
+                over_tls(work / "secure", pool)
+                print("ok      over TLS, with a CA of its own and no other", flush=True)
                 (work / "refused").mkdir()
                 not_started(work / "refused", store.port)
                 print("ok      no start with another password, or with too few rights", flush=True)
-            for state in [*work.glob("*.state"), *work.glob("again/*.state")]:
+            for state in work.glob("**/*.state"):
                 for command in (
                     [BARTIZAN, "audit", "verify", "--state", str(state)],
                     [sys.executable, str(ROOT / "tests/interop/verify_journal.py"), str(state / "journal")],

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Firewalls that share a real Redis: the scripts (crates/replicas/tests), then redis.py, which plays
-# two of them. Needs cargo, python3 and redis-server; the last one is installed with apt if it is
-# absent. With VALKEY=1 it is valkey-server instead, which must be there.
+# two of them; then redis.py with Debian's Valkey, where apt has one (from Debian 13 on). Needs cargo,
+# python3, openssl and redis-server; the last two are installed with apt if they are absent, and
+# valkey-server if there is one.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 ROOT=$(cd ../.. && pwd)
 BARTIZAN=${BARTIZAN:-${CARGO_TARGET_DIR:-$ROOT/target}/debug/bartizan}
 REDIS=redis-server
-[[ -z ${VALKEY:-} ]] || REDIS=valkey-server
 export ROOT BARTIZAN REDIS PYTHONDONTWRITEBYTECODE=1
 
-if ! command -v "$REDIS" >/dev/null; then
-    ./apt.sh "$REDIS" || { echo "redis.sh: $REDIS is needed" >&2; exit 2; }
+if ! { command -v "$REDIS" && command -v openssl; } >/dev/null; then
+    ./apt.sh "$REDIS" openssl || { echo "redis.sh: $REDIS and openssl are needed" >&2; exit 2; }
 fi
 if [[ ! -x $BARTIZAN ]]; then
     echo "redis.sh: no binary at $BARTIZAN; run \`cargo build\`, or set BARTIZAN" >&2
@@ -33,3 +33,13 @@ export REPLICAS_TEST_PORT=$port
 (cd "$ROOT" && cargo test --locked -p bartizan-replicas --test server -- --ignored)
 
 python3 redis.py
+
+if ! command -v valkey-server >/dev/null && [[ -n $(apt-cache show valkey-server 2>/dev/null) ]]; then
+    ./apt.sh valkey-server
+fi
+if command -v valkey-server >/dev/null; then
+    echo "the same with Valkey"
+    REDIS=valkey-server python3 redis.py
+else
+    echo "skipped  Valkey: apt has none"
+fi

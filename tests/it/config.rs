@@ -358,6 +358,13 @@ fn each_problem_names_its_place_and_a_next_step() {
             beside("replicas: {url: 'redis://u:s3cret@h', keys: '${env:ALICE}'}"),
             "replicas.url (line 2): holds a user or a password: write it like",
         ),
+        (
+            beside(&format!(
+                "replicas: {{url: 'redis://h', keys: [{}]}}",
+                "'${env:ALICE}', ".repeat(9)
+            )),
+            "replicas.keys (line 2): more than 8 keys: remove the oldest ones",
+        ),
         (beside("replicas: {url: 'redis://h', keys: x}"), "keys (line 2): must have 32 to 512 characters"),
         (
             beside(&format!("replicas: {{url: 'redis://h', keys: {}}}", "k".repeat(64))),
