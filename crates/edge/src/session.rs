@@ -10,7 +10,8 @@
 //! still writes that the call goes on waits until that is written.
 //!
 //! A step over a large message is taken where it delays no other task ([`super::aside`]), and
-//! so is the wait for a session that is in such a step.
+//! so is the wait for a session that is in such a step. Where limits are counted in a store that other
+//! instances share, any step may wait for that, and so any wait for a session is of that kind.
 //!
 //! A panic inside a step leaves the session in an unknown state, so the handle closes it (fail
 //! closed): every call in flight is recorded as failed and its client gets a refusal, every later
@@ -412,12 +413,14 @@ impl SessionHandle {
         &self.closed
     }
 
-    /// Locks `mutex` of this session. While a step over a large message goes on, the wait delays no
-    /// other task.
+    /// Locks `mutex` of this session. While a step over a large message goes on, or one that may wait
+    /// for a store that is slow, the wait delays no other task.
     fn waited<'a, T>(&self, mutex: &'a Mutex<T>) -> LockResult<MutexGuard<'a, T>> {
         match mutex.try_lock() {
             Ok(locked) => Ok(locked),
-            Err(TryLockError::WouldBlock) if self.large.load(Ordering::Relaxed) > 0 => {
+            Err(TryLockError::WouldBlock)
+                if self.gate.waits_for_a_store() || self.large.load(Ordering::Relaxed) > 0 =>
+            {
                 aside::long(|| mutex.lock())
             }
             Err(TryLockError::WouldBlock) => mutex.lock(),

@@ -18,7 +18,7 @@ use bartizan_gate::evidence::record::{AuditRecord, Event};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{Gate, GateConfig, Mode, Protected, RefusalForm};
 use bartizan_gate::wire::frame::FrameLimits;
-use bartizan_testing::{ByName, Sink};
+use bartizan_testing::{ByName, Judge, Sink};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -52,6 +52,9 @@ static DRAGGED: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static CRAWLS: Gates = Gates::new();
 static CRAWLED: AtomicUsize = AtomicUsize::new(0);
 
+/// Where what is asked of a store of limits waits.
+pub(crate) static HUNG: Gates = Gates::new();
+
 /// Held by each test whose messages are judged without end for a while: few are judged aside at once,
 /// in the whole process.
 pub(crate) static SLOW_TEST: Semaphore = Semaphore::const_new(1);
@@ -83,7 +86,7 @@ impl Gates {
         }
     }
 
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let mut held = self.held.lock().unwrap();
         *held += 1;
         self.changed.notify_all();
@@ -422,6 +425,14 @@ pub(crate) fn upstream_config(address: SocketAddr) -> HttpUpstreamConfig {
 
 /// What an edge shares, and where its records go.
 pub(crate) fn shared() -> (Shared, Arc<Sink>) {
+    shared_judged(judge, |gate| gate)
+}
+
+/// The same under another policy, with another gate.
+pub(crate) fn shared_judged(
+    judge: Judge,
+    change: impl FnOnce(Gate) -> Gate,
+) -> (Shared, Arc<Sink>) {
     let gate = GateConfig {
         mode: Mode::Enforce,
         frame: FrameLimits::default(),
@@ -432,7 +443,7 @@ pub(crate) fn shared() -> (Shared, Arc<Sink>) {
     };
     let sink = Arc::new(Sink::default());
     let shared = Shared {
-        gate: Arc::new(Gate::new(gate, Arc::new(ByName::new(judge)))),
+        gate: Arc::new(change(Gate::new(gate, Arc::new(ByName::new(judge))))),
         sink: Arc::<Sink>::clone(&sink),
         clock: Clock::start(),
         tasks: TaskTracker::new(),

@@ -12,13 +12,15 @@ use std::time::Duration;
 use bartizan_edge::http::{HttpConfig, Route};
 use bartizan_edge::processors;
 use bartizan_edge::upstream::HttpUpstream;
+use bartizan_gate::duty::decision::{Bound, Limit, Obligation, Rate};
+use bartizan_gate::duty::limit::shared::{NotShared, SharedLimits, SharedTake};
 use bartizan_gate::evidence::record::{Event, Outcome};
-use bartizan_gate::question::access::Principal;
+use bartizan_gate::question::access::{AccessRequest, Principal};
 use tokio::sync::Notify;
 
 use super::rig::{
-    Behind, CRAWLS, Client, DRAGS, Play, Rig, SLOW, SLOW_TEST, call, chunk, json, post, result,
-    soon, stream_head, upstream_config,
+    Behind, CRAWLS, Client, DRAGS, HUNG, Play, Rig, SLOW, SLOW_TEST, call, chunk, json, post,
+    result, shared_judged, soon, stream_head, upstream_config,
 };
 
 /// A call with a body of `bytes` bytes.
@@ -266,6 +268,60 @@ async fn long_work_does_not_hold_up_other_agents() {
     SLOW.open();
     assert_eq!(slow.reply().await.text(), result(1));
     behind.nth(26).await;
+}
+
+/// A store of limits that does not answer until the test lets it.
+struct Hung;
+
+impl SharedLimits for Hung {
+    fn take(&self, _: &[SharedTake]) -> Result<(), NotShared> {
+        bartizan_edge::long(|| HUNG.wait());
+        Ok(())
+    }
+}
+
+/// A call of `counted` takes from a limit.
+fn counts(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
+    let bound = Bound::Fixed(Rate { count: 1, period: Duration::from_mins(1) });
+    let limit = Limit { code: "calls".into(), key: "all".into(), bound, cost: 1 };
+    match name {
+        "denied" => None,
+        "counted" => Some(vec![Obligation::Limit(limit)]),
+        _ => Some(Vec::new()),
+    }
+}
+
+/// One thread serves. The store in which limits are counted hangs: other calls go on, also while
+/// others of the same session wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_store_of_limits_that_hangs_does_not_hold_up_other_agents() {
+    let _opened = HUNG.for_this_test();
+    let behind = Behind::start(|number, request| {
+        let id = if String::from_utf8_lossy(&request.body).contains("counted") { 1 } else { 2 };
+        if number == 0 { super::streams::begun() } else { json(&result(id)) }
+    })
+    .await;
+    let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
+    let shared = shared_judged(counts, |gate| gate.sharing_limits(Arc::new(Hung)));
+    let rig = Rig::sharing(shared, HttpConfig::default(), |_| upstream.into(), |route| vec![route]);
+    let (_client, session) = super::streams::in_session(&rig).await;
+    let mut slow = rig.client().await;
+    slow.send(&post(&session, &call(1, "counted"))).await;
+    tokio::task::spawn_blocking(|| HUNG.until_held()).await.unwrap();
+    // Of its own session: they wait, and hold up nobody.
+    let mut waiting = Vec::new();
+    for id in 2..6 {
+        let mut client = rig.client().await;
+        client.send(&post(&session, &call(id, "get"))).await;
+        waiting.push(client);
+    }
+    for _ in 0..10 {
+        assert_eq!(rig.ask(&post("", &call(2, "get"))).await.text(), result(2));
+    }
+    assert_eq!(behind.received().len(), 11);
+    HUNG.open();
+    assert_eq!(slow.reply().await.text(), result(1));
+    behind.nth(16).await;
 }
 
 /// Messages of others in [`asks_of_others`]: fewer slow ones than make all of a principal's slow.

@@ -133,6 +133,11 @@ impl RateLimits {
         Self { shared: Some(shared), ..self }
     }
 
+    /// Whether rates are counted together with other programs.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// Every bucket of a long period in which something counts, and the Unix time in ms.
     pub fn kept(&self, uptime: Duration) -> (u64, Vec<KeptBucket>) {
         let mut tables = lock(&self.tables);

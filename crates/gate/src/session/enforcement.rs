@@ -144,6 +144,12 @@ impl Gate {
         self
     }
 
+    /// Whether a step may wait for a store that other programs use, too: whoever waits for a session
+    /// in such a step must delay no other task.
+    pub fn waits_for_a_store(&self) -> bool {
+        self.limits.is_shared()
+    }
+
     /// Seals what a client brings back to this gate, or to another one with the same keys: the first
     /// key seals, each of them opens. Default: the key of digests. Without any key nothing changes.
     #[must_use]
