@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use super::background::keep_running;
-use super::replicas::Replicas;
+use super::replicas::{Replicas, tell_losses};
 use super::webhooks::Webhooks;
 use crate::config::{ApprovalsConfig, ApproverConfig, Config, read_pem};
 use bartizan_approvals::store::Store;
@@ -81,6 +81,7 @@ pub(super) fn answering(
     let webhooks = Webhooks::open(config)?;
     let tended = Arc::clone(approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
+    tell_losses(approvals, shared);
     let known = config.approvals.approvers.iter().map(|approver| {
         let ApproverConfig { id, groups, token } = approver;
         (Approver { id: id.clone(), groups: groups.clone() }, token.clone())

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::StartError;
 use super::background::keep_running;
 use crate::config::{Config, ReplicasConfig, SharedKey};
+use bartizan_approvals::Approvals;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::Readiness;
 use bartizan_gate::duty::limit::shared::{NotShared, SharedLimits, SharedTake};
@@ -18,6 +19,9 @@ use bartizan_replicas::{Link, LinkConfig, LinkError, SharedCounts, SharedHolds};
 
 /// How often the store is asked whether it is there.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// What follows from a loss.
+const LOSS: &str = "gone back: it has lost what was written, or somebody has put back what was there \
+                    before; all held calls that were open, and all wider grants, are over";
 /// What keys are derived for.
 const RECORDS: &str = "records of held calls";
 const SEALS: &str = "seals of states of held calls";
@@ -103,6 +107,24 @@ pub(super) fn tend(replicas: Option<&Replicas>, shared: &Shared, readiness: &Rea
                     drop(sink.keep(&record));
                 }
                 tokio::time::sleep(PROBE_EVERY).await;
+            }
+        }
+    });
+}
+
+/// Starts the task that says in the journal when all held calls that were open have ended, because
+/// their store had lost something.
+pub(super) fn tell_losses(approvals: &Approvals, shared: &Shared) {
+    let losses = approvals.losses();
+    let (sink, clock) = (Arc::clone(&shared.sink), shared.clock);
+    keep_running(shared, "losses of the store of held calls", move || {
+        let (mut losses, sink) = (losses.clone(), Arc::clone(&sink));
+        async move {
+            while losses.changed().await.is_ok() {
+                let mut record = AuditRecord::new(Event::Store, clock.now());
+                record.note = Some(LOSS.into());
+                // If it cannot be kept, the journal says so itself.
+                drop(sink.keep(&record));
             }
         }
     });

@@ -18,11 +18,13 @@ use crate::record::{
     Asked, HoldRecord, HoldState, PrincipalRecord, Record, RecordKey, SlotRecord, WiderRecord,
 };
 use crate::store::{Batch, Delta, Lasting, Mark, Version, Write};
+use over::Over;
 
 mod answer;
 mod ask;
 mod due;
 mod fatigue;
+mod over;
 mod spend;
 
 pub use answer::{AnswerError, Approver, Given};
@@ -42,13 +44,15 @@ pub struct Plan<T> {
     pub writes: Vec<Write>,
     /// When they must be on the disk.
     pub lasting: Lasting,
+    /// Whether all replicas must read the store anew ([`Batch::anew`]).
+    pub anew: bool,
     /// For the caller.
     pub outcome: T,
 }
 
 impl<T> Plan<T> {
     fn new(writes: Vec<Write>, outcome: T) -> Self {
-        Self { writes, lasting: Lasting::Now, outcome }
+        Self { writes, lasting: Lasting::Now, anew: false, outcome }
     }
 
     /// A plan that changes nothing.
@@ -58,7 +62,8 @@ impl<T> Plan<T> {
 
     /// The batch to commit at the time `at_ms`.
     pub fn batch(&self, at_ms: u64) -> Batch {
-        Batch { writes: self.writes.clone(), mark: Mark::Raise(at_ms), lasting: self.lasting }
+        let (writes, mark) = (self.writes.clone(), Mark::Raise(at_ms));
+        Batch { writes, mark, lasting: self.lasting, anew: self.anew }
     }
 }
 
@@ -81,12 +86,15 @@ pub struct Ledger {
     principals: BTreeMap<Box<str>, Kept<PrincipalRecord>>,
     /// Ids of open holds whose call was cancelled and for which the store does not have that yet.
     cancelled: BTreeSet<Box<str>>,
+    /// What was over when the store removed it.
+    over: Over,
 }
 
 impl Ledger {
     /// A ledger with what the store has.
     pub fn new(limits: ApprovalLimits, delta: Delta, now: Now) -> Self {
         let mut ledger = Self::empty(limits, HighWater::new(delta.mark_ms, now));
+        // It knew nothing that could have gone back.
         ledger.take(delta, now);
         ledger
     }
@@ -104,25 +112,37 @@ impl Ledger {
             wider: BTreeMap::new(),
             principals: BTreeMap::new(),
             cancelled: BTreeSet::new(),
+            over: Over::default(),
         }
     }
 
-    /// Takes what others wrote, or all that the store has.
-    pub fn take(&mut self, delta: Delta, now: Now) {
-        if delta.whole {
-            let fresh = Self::empty(self.limits.clone(), self.clock);
-            let old = std::mem::replace(self, fresh);
-            self.cancelled = old.cancelled;
-        }
+    /// Takes what others wrote, or all that the store has. Whether some of that is older than what
+    /// the ledger had: the store has gone back, or somebody has put back a record as it was before.
+    /// Then nobody knows what has become of any hold, and all that are open must be over.
+    pub fn take(&mut self, delta: Delta, now: Now) -> bool {
         self.clock.raise(delta.mark_ms, now);
+        self.over.forget(self.clock.read(now));
         for key in &delta.removed {
             self.remove(key);
+        }
+        let gone_back =
+            delta.records.iter().any(|(record, _)| self.knows_later(record, delta.whole));
+        if delta.whole {
+            let fresh = Self::empty(self.limits.clone(), self.clock);
+            let mut old = std::mem::replace(self, fresh);
+            let kept: BTreeSet<_> = delta.records.iter().map(|(record, _)| record.key()).collect();
+            let mut over = std::mem::take(&mut old.over);
+            for (key, until_ms) in old.usable().filter(|(key, _)| !kept.contains(key)) {
+                over.add(key, until_ms);
+            }
+            (self.cancelled, self.over) = (old.cancelled, over);
         }
         for (record, version) in delta.records {
             self.put(record, version);
         }
         let open = &self.open;
         self.cancelled.retain(|id| open.contains(id));
+        gone_back
     }
 
     /// Takes a batch that the store has taken as the number `version`.
@@ -245,21 +265,30 @@ impl Ledger {
         self.holds.insert(asked.id.clone(), kept);
     }
 
-    fn remove_hold(&mut self, id: &str) {
-        if let Some(kept) = self.holds.remove(id) {
-            if self.finished.remove(&(kept.record.changed_ms, id.into())) {
-                self.finished_bytes = self.finished_bytes.saturating_sub(kept.record.bytes());
-            }
-            self.open.remove(id);
-            self.unsettled.remove(id);
+    fn remove_hold(&mut self, id: &str) -> Option<Kept<HoldRecord>> {
+        let kept = self.holds.remove(id)?;
+        if self.finished.remove(&(kept.record.changed_ms, id.into())) {
+            self.finished_bytes = self.finished_bytes.saturating_sub(kept.record.bytes());
         }
+        self.open.remove(id);
+        self.unsettled.remove(id);
+        Some(kept)
     }
 
+    /// No hold is removed before it is over, and no wider grant.
     fn remove(&mut self, key: &RecordKey) {
         match key.as_str().split_once('/') {
-            Some(("hold", id)) => self.remove_hold(id),
+            Some(("hold", id)) => {
+                if let Some(kept) = self.remove_hold(id) {
+                    self.over.add(key.clone(), kept.record.asked.expires_ms);
+                }
+            }
             Some(("slot", of)) => drop(self.slots.remove(of)),
-            Some(("wider", id)) => drop(self.wider.remove(id)),
+            Some(("wider", id)) => {
+                if let Some(kept) = self.wider.remove(id) {
+                    self.over.add(key.clone(), kept.record.expires_ms);
+                }
+            }
             Some(("principal", name)) => drop(self.principals.remove(name)),
             Some(_) | None => {}
         }

@@ -47,6 +47,7 @@ pub struct Approvals {
     writer: Mutex<Writer>,
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
+    losses: watch::Sender<u64>,
 }
 
 /// What only the one who changes something needs.
@@ -58,6 +59,8 @@ struct Writer {
     in_doubt: bool,
     /// The clock as the store has it at least, milliseconds.
     mark_ms: u64,
+    /// Whether all that is open must end, because a record was put back.
+    gone_back: bool,
 }
 
 struct Inner {
@@ -128,15 +131,19 @@ impl Approvals {
                 );
             }
             let mark = if set_back { Mark::Set(wall_ms) } else { Mark::Raise(wall_ms) };
-            let batch = Batch { writes: plan.writes, mark, lasting: Lasting::Now };
+            let batch = Batch { writes: plan.writes, mark, lasting: Lasting::Now, anew: false };
             store.commit(&batch).map_err(|error| match error {
                 CommitError::Fault(error) => failed(error),
                 CommitError::Conflict => failed(StoreError::new("another process writes to it")),
             })?;
             delta = store.changes_since(0).map_err(failed)?;
         }
-        let writer =
-            Writer { cursor: delta.cursor, in_doubt: fault.is_some(), mark_ms: delta.mark_ms };
+        let writer = Writer {
+            cursor: delta.cursor,
+            in_doubt: fault.is_some(),
+            mark_ms: delta.mark_ms,
+            gone_back: false,
+        };
         let ledger = Ledger::new(limits, delta, now);
         let inner = Inner { ledger, waiting: BTreeMap::new(), fault };
         Ok(Self {
@@ -145,6 +152,7 @@ impl Approvals {
             writer: Mutex::new(writer),
             inner: Mutex::new(inner),
             changes: watch::Sender::new(0),
+            losses: watch::Sender::new(0),
         })
     }
 
@@ -323,6 +331,12 @@ impl Approvals {
     /// A number that grows with each change of a hold.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// How often all that was open has ended, because the store had lost what was written, or somebody
+    /// had put back what was there before.
+    pub fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.subscribe()
     }
 
     /// Writes down what the time has brought about, and how far the clock has got; of a store that
@@ -511,8 +525,8 @@ impl Approvals {
         }
     }
 
-    /// Takes what the store has and the ledger does not. If the store has lost something, all that
-    /// is open is over before anything else.
+    /// Takes what the store has and the ledger does not. If the store has lost something, or has a
+    /// record that is older than what was seen, all that is open is over before anything else.
     fn refresh<E>(&self, writer: &mut Writer, now: Now) -> Result<(), Failed<E>> {
         for _ in 0..=CONFLICTS_MAX {
             if !self.take_news(writer, now)? || self.end_all(writer, now)? {
@@ -526,17 +540,22 @@ impl Approvals {
     /// faster.
     fn end_all<E>(&self, writer: &mut Writer, now: Now) -> Result<bool, Failed<E>> {
         tracing::error!(
-            "the store of holds has lost what was written: it is not known which grants were used, so all open holds are over"
+            "the store of holds has lost what was written, or somebody has put back what was there before: it is not known which grants were used, so all open holds are over"
         );
-        let (plan, at_ms) = {
+        let (mut plan, at_ms) = {
             let mut inner = lock(&self.inner);
             let at_ms = inner.ledger.advance(now);
             (inner.ledger.inherit(true, at_ms), at_ms)
         };
+        plan.anew = true;
         // Until it is known to be written, the store is read again each time.
         writer.in_doubt = true;
         let done = self.commit(writer, &plan, at_ms)?;
         writer.in_doubt = !done;
+        if done {
+            writer.gone_back = false;
+            self.losses.send_modify(|number| *number = number.wrapping_add(1));
+        }
         Ok(done)
     }
 
@@ -559,14 +578,16 @@ impl Approvals {
         let rolled_back = delta.rolled_back;
         let news = delta.whole || !delta.records.is_empty() || !delta.removed.is_empty();
         let mut inner = lock(&self.inner);
-        inner.ledger.take(delta, now);
+        let gone_back = inner.ledger.take(delta, now);
+        // A store that says so itself says it until somebody has ended all.
+        writer.gone_back |= gone_back && !rolled_back;
         inner.recovered();
         drop(inner);
         writer.in_doubt = false;
         if news {
             self.tell(None);
         }
-        Ok(rolled_back)
+        Ok(rolled_back || writer.gone_back)
     }
 
     fn failed(&self, error: StoreError) {

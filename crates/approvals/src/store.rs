@@ -61,6 +61,9 @@ pub struct Batch {
     pub mark: Mark,
     /// When it must be on the disk.
     pub lasting: Lasting,
+    /// Whether the writer has found that the store has gone back: every other replica must then read
+    /// all of it. A store that belongs to one process alone need not care.
+    pub anew: bool,
 }
 
 /// What has been written since some batch.

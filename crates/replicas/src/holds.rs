@@ -6,12 +6,14 @@
 //!
 //! A record begins with a MAC over its name and content, under a key that the firewalls share: who
 //! can write to the store and does not have the key can grant nothing. He can still put back an older
-//! record of the same name, or remove one.
+//! record of the same name, or remove one. A firewall that has seen what followed notices that
+//! ([`bartizan_approvals::ledger::Ledger::take`]); one that has not cannot know.
 //!
 //! The store can lose what it has taken: a copy that took over was behind, or it was restored from a
 //! backup. Then a spent hold would be granted once more. So each firewall remembers the last batch
 //! that it has seen; if the store is behind that, it has lost some ([`Delta::rolled_back`]). Batches
-//! count in an epoch. A store that was emptied has none. One that has lost something gets a new one,
+//! count in an epoch. A store that was emptied has none. One that has lost something, or in which an
+//! older record was put back, gets a new one,
 //! so that every firewall reads it anew; the number of the new one is higher, so that an older copy
 //! is known by its epoch, too.
 
@@ -35,6 +37,8 @@ const FORM: &str = "1";
 const LIFE_MS: &str = "8640000000";
 /// Names of removed records that are kept; a firewall that has missed more reads everything.
 const GONE_MAX: &str = "1000";
+/// The highest number of a batch: beyond it, numbers of Lua and of sorted sets are not exact.
+const VERSION_MAX: Version = (1 << 53) - 1;
 /// Bytes of a MAC, in hexadecimal digits.
 const MAC_CHARS: usize = 64;
 /// Random bits that name an epoch, bytes.
@@ -179,6 +183,9 @@ impl SharedHolds {
         if !form.is_empty() && form != FORM {
             return Err(StoreError::new("another version of this program wrote it"));
         }
+        if last > VERSION_MAX || sealed.iter().any(|(_, version, _)| *version > VERSION_MAX) {
+            return Err(no_number());
+        }
         let gone = gone.iter().map(|name| RecordKey::named(name)).collect();
         let mut records = Vec::new();
         for (name, version, content) in sealed {
@@ -198,7 +205,7 @@ impl SharedHolds {
             Mark::Set(mark) => ("1", mark.to_string()),
         };
         let (prefix, last) = (self.prefix(), seen.last.to_string());
-        let anew = if seen.rolled_back.is_some() { "1" } else { "0" };
+        let anew = if batch.anew || seen.rolled_back.is_some() { "1" } else { "0" };
         let known = seen.rolled_back.as_ref().unwrap_or(&seen.epoch);
         let head =
             [&*prefix, FORM, &**known, &*epoch, &*last, anew, &*mark, set, LIFE_MS, GONE_MAX];
@@ -222,9 +229,12 @@ impl SharedHolds {
         }
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         let written = self.link.run(&self.write, &self.names(), &args);
-        match written.map_err(|error| CommitError::Fault(fault(error)))? {
-            (0, _) => Err(CommitError::Conflict),
-            written => Ok(written),
+        let (number, epoch): (i64, String) =
+            written.map_err(|error| CommitError::Fault(fault(error)))?;
+        match Version::try_from(number) {
+            Ok(0) => Err(CommitError::Conflict),
+            Ok(number) => Ok((number, epoch)),
+            Err(_) => Err(CommitError::Fault(no_number())),
         }
     }
 }
@@ -265,6 +275,12 @@ impl Store for SharedHolds {
         seen.follow(epoch, number);
         Ok(number)
     }
+}
+
+/// The error for a store whose batches cannot be told apart by their numbers any more. That takes
+/// longer than anything lasts, unless somebody sets the number.
+fn no_number() -> StoreError {
+    StoreError::new("somebody else has changed the number of its batches: empty it")
 }
 
 fn fault(error: LinkError) -> StoreError {

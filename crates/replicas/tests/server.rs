@@ -196,6 +196,73 @@ fn what_is_lost_grants_nothing_and_an_emptied_store_is_noticed() {
     assert_eq!(fresh, Ok::<_, NoHold>(HoldState::Pending));
 }
 
+#[test]
+#[ignore = "run by tests/interop/redis.sh"]
+fn a_record_that_is_put_back_without_the_key_is_noticed() {
+    for by in 0..2 {
+        let prefix = fresh_prefix();
+        let replicas = [replica(&prefix), replica(&prefix)];
+        let waiter = replicas[0].ask(&call(1), now()).unwrap();
+        let id = waiter.id().to_string();
+        grant(&replicas[1], &id, None);
+        let server = Server::of(&prefix);
+        let key = format!("{}hold/{id}", server.0);
+        let kept = format!("before-{by}");
+        Server::ask(&["copy", &key, &kept]);
+        waiter.spend(now()).unwrap();
+        replicas[1].tick(now());
+        // Under a new number, so that all read it.
+        let next = Server::ask(&["hincrby", &format!("{}meta", server.0), "batches", "1"]);
+        Server::ask(&["copy", &kept, &key, "replace"]);
+        Server::ask(&["hset", &key, "version", next.trim()]);
+        Server::ask(&["zadd", &format!("{}log", server.0), next.trim(), &format!("hold/{id}")]);
+        Server::ask(&["del", &kept]);
+        let again = replicas[by].ask(&call(1), now()).unwrap();
+        assert_eq!(again.state(), HoldState::Pending);
+        assert_eq!(*replicas[by].losses().borrow(), 1);
+        for replica in &replicas {
+            replica.tick(now());
+            assert_eq!(replica.get(&id).unwrap().state, HoldState::Expired);
+        }
+        assert_eq!(*replicas[1 - by].losses().borrow(), 0, "it learns of it by the new epoch");
+        let fresh = replica(&prefix);
+        assert_eq!(fresh.get(&id).unwrap().state, HoldState::Expired);
+    }
+}
+
+#[test]
+#[ignore = "run by tests/interop/redis.sh"]
+fn what_another_version_wrote_is_neither_read_nor_written() {
+    let prefix = fresh_prefix();
+    let replica = replica(&prefix);
+    drop(replica.ask(&call(1), now()).unwrap());
+    let server = Server::of(&prefix);
+    let meta = format!("{}meta", server.0);
+    Server::ask(&["hset", &meta, "form", "2"]);
+    let asked = replica.ask(&call(2), now()).map(|waiter| waiter.state());
+    assert_eq!(asked, Err(NoHold::Unavailable));
+    let said = StoreError::new("another version of this program wrote it");
+    assert_eq!(replica.fault(), Some(said));
+    Server::ask(&["hset", &meta, "form", "1"]);
+    replica.ask(&call(2), now()).unwrap();
+}
+
+#[test]
+#[ignore = "run by tests/interop/redis.sh"]
+fn numbers_that_are_not_exact_are_refused() {
+    for number in ["9007199254740991", "9007199254740992", "1e300", "inf", "nan", "-1", "x"] {
+        let prefix = fresh_prefix();
+        let replica = replica(&prefix);
+        let waiter = replica.ask(&call(1), now()).unwrap();
+        let server = Server::of(&prefix);
+        Server::ask(&["hset", &format!("{}meta", server.0), "batches", number]);
+        let asked = replica.ask(&call(2), now()).map(|waiter| waiter.state());
+        assert_eq!(asked, Err(NoHold::Unavailable), "{number}");
+        assert_eq!(waiter.state(), HoldState::Pending, "{number}: it waits");
+        assert!(replica.fault().is_some(), "{number}");
+    }
+}
+
 const MINUTE_NS: u64 = 60_000_000_000;
 
 fn take(name: &str, form: SharedForm, cost: u32) -> SharedTake {

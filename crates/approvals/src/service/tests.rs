@@ -1,6 +1,6 @@
 //! The service with a store in memory.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bartizan_gate::duty::hold::GrantScope;
@@ -566,6 +566,82 @@ fn two_replicas_share_holds() {
     assert_eq!(three.approvals.list(&[HoldState::Spent]).len(), 1);
 }
 
+/// Two replicas, and what the store had for the hold of a call while it was pending, while it was
+/// granted with a wider grant, and when that had been used once; the call was sent by then.
+fn spent_with(limits: &ApprovalLimits) -> ([Desk; 2], Arc<MemoryStore>, String, Vec<Record>) {
+    let store = Arc::new(MemoryStore::shared());
+    let hand = Hand::default();
+    let desks = [(); 2].map(|()| Desk::on(Arc::clone(&store), limits.clone(), hand.clone()));
+    let waiter = desks[0].ask(&call(1)).unwrap();
+    let id = waiter.id().to_string();
+    let (hold, wider) = (RecordKey::hold(&id), RecordKey::wider(&id));
+    let mut before = vec![store.record(&hold)];
+    desks[1].approvals.tick(hand.now());
+    desks[1].grant_by(&waiter, &ann(), Some("more")).unwrap();
+    before.extend([store.record(&hold), store.record(&wider)]);
+    desks[0].spend(waiter).unwrap();
+    let other = desks[0].ask(&call(2)).unwrap();
+    assert_eq!(other.state(), HoldState::Granted, "through the wider grant");
+    desks[0].spend(other).unwrap();
+    desks[1].approvals.tick(hand.now());
+    (desks, store, id, before)
+}
+
+/// Somebody who can read and write a shared store, and has no key, puts back a record as it was.
+#[test]
+fn a_record_that_is_put_back_is_noticed_and_all_that_is_open_is_over() {
+    let without_history = ApprovalLimits { history: 0, ..ApprovalLimits::default() };
+    for (number, by, limits) in [
+        (0, 0, ApprovalLimits::default()),
+        (1, 0, ApprovalLimits::default()),
+        (1, 1, ApprovalLimits::default()),
+        (2, 0, ApprovalLimits::default()),
+        (2, 1, ApprovalLimits::default()),
+        // Removed meanwhile.
+        (1, 0, without_history.clone()),
+        (1, 1, without_history),
+    ] {
+        let (desks, store, id, before) = spent_with(&limits);
+        let waiting = desks[1].ask(&Hold { principal: "q".into(), ..call(7) }.keyed()).unwrap();
+        store.put_back(before[number].clone());
+        let noticed = desks[by].approvals.losses();
+        let again = desks[by].ask(&call(3)).unwrap();
+        assert_eq!(*noticed.borrow(), 1, "record {number}, replica {by}");
+        assert_eq!(again.state(), HoldState::Pending, "no wider grant is left");
+        for desk in &desks {
+            desk.approvals.tick(desk.hand.now());
+            let now = desk.approvals.get(&id).map(|hold| hold.state);
+            assert!(now.is_none_or(|state| !state.is_open()), "{now:?}");
+        }
+        assert!(!waiting.state().is_open(), "{}", waiting.state());
+        let total: u64 = desks.iter().map(|desk| *desk.approvals.losses().borrow()).sum();
+        assert_eq!(total, 1, "one notices, and the other goes on");
+        desks[1 - by].grant(&again).unwrap();
+        desks[by].spend(again).unwrap();
+    }
+}
+
+#[test]
+fn what_was_put_back_is_over_although_the_store_is_away_when_it_is_noticed() {
+    let (hand, store) = (Hand::default(), Frail::new());
+    let approvals = store.approvals(&hand);
+    let waiter = approvals.ask(&call(1), hand.now()).unwrap();
+    let id = waiter.id().to_string();
+    let digest = approvals.get(&id).unwrap().digest;
+    approvals.grant(&id, &digest, &ann(), "yes", None, hand.now()).unwrap();
+    let granted = lock(&store.store).record(&RecordKey::hold(&id));
+    waiter.spend(hand.now()).unwrap();
+    lock(&store.store).put_back(granted);
+    // It is read, and what follows from it cannot be written.
+    store.take_no_writes(true);
+    assert_eq!(approvals.ask(&call(1), hand.now()).unwrap_err(), NoHold::Unavailable);
+    store.take_no_writes(false);
+    let again = approvals.ask(&call(1), hand.now()).unwrap();
+    assert_ne!(again.id().to_string(), id);
+    assert_eq!(approvals.get(&id).unwrap().state, HoldState::Expired);
+    assert_eq!(*approvals.losses().borrow(), 1);
+}
+
 /// Whatever one record is like in the store, the other calls go on.
 #[test]
 fn a_record_that_is_gone_from_a_shared_store_holds_up_no_other_call() {
@@ -585,7 +661,8 @@ fn a_record_that_is_gone_from_a_shared_store_holds_up_no_other_call() {
 struct Frail {
     store: Mutex<MemoryStore>,
     last_seen: AtomicU64,
-    is_away: std::sync::atomic::AtomicBool,
+    is_away: AtomicBool,
+    is_read_only: AtomicBool,
 }
 
 impl Frail {
@@ -595,6 +672,10 @@ impl Frail {
 
     fn away(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::Relaxed);
+    }
+
+    fn take_no_writes(&self, is_read_only: bool) {
+        self.is_read_only.store(is_read_only, Ordering::Relaxed);
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -627,6 +708,9 @@ impl Store for Frail {
 
     fn commit(&self, batch: &Batch) -> Result<Version, CommitError> {
         self.check().map_err(CommitError::Fault)?;
+        if self.is_read_only.load(Ordering::Relaxed) {
+            return Err(CommitError::Fault(StoreError::new("read-only")));
+        }
         let number = lock(&self.store).commit(batch)?;
         self.last_seen.store(number, Ordering::Relaxed);
         Ok(number)

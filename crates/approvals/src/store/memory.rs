@@ -23,7 +23,8 @@ struct Content {
     mark_ms: u64,
     /// The last [`REMOVED_MAX`] records that were removed, and by which batch.
     removed: VecDeque<(Version, RecordKey)>,
-    /// The last batch that removed a record which is not in `removed` any more.
+    /// The last batch that removed a record which is not in `removed` any more, or since which all is
+    /// read anew.
     forgotten: Version,
 }
 
@@ -42,6 +43,22 @@ impl MemoryStore {
     #[cfg(test)]
     pub(crate) fn lose(&self, key: &RecordKey) -> bool {
         bartizan_sync::lock(&self.content).records.remove(key).is_some()
+    }
+
+    /// What is kept under this name.
+    #[cfg(test)]
+    pub(crate) fn record(&self, key: &RecordKey) -> Record {
+        let content = bartizan_sync::lock(&self.content);
+        content.records.get(key).map(|(record, _)| record.clone()).unwrap()
+    }
+
+    /// Puts back a record as it was before, as somebody does who can write to a shared store.
+    #[cfg(test)]
+    pub(crate) fn put_back(&self, record: Record) {
+        let mut content = bartizan_sync::lock(&self.content);
+        content.batches = content.batches.saturating_add(1);
+        let number = content.batches;
+        content.records.insert(record.key(), (record, number));
     }
 
     /// A store with the same content.
@@ -99,6 +116,9 @@ impl Store for MemoryStore {
         }
         while content.removed.len() > REMOVED_MAX {
             content.forgotten = content.removed.pop_front().map_or(number, |(batch, _)| batch);
+        }
+        if batch.anew {
+            content.forgotten = number;
         }
         content.mark_ms = match batch.mark {
             Mark::Raise(mark) => content.mark_ms.max(mark),

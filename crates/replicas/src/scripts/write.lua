@@ -4,13 +4,17 @@
 -- begins a new epoch (0 or 1), the clock, whether it is set (1) or raised (0), the time to live of
 -- everything in ms, how many removed names are kept, and for each write: `put` or `remove`, name,
 -- the version that it replaces, and content.
--- Gives the number of the batch and the epoch; number 0 if nothing was written.
+-- Gives the number of the batch and the epoch; number 0 if nothing was written, -1 if there are no
+-- numbers left: from 2^53 - 1 on, those of Lua and of sorted sets are not exact.
 local meta = redis.call('HMGET', KEYS[1], 'form', 'epoch', 'batches', 'mark_ms')
 local form, epoch = meta[1] or ARGV[2], meta[2] or ''
-local batches, mark = tonumber(meta[3] or '0'), meta[4] or '0'
+local batches, mark = tonumber(meta[3] or '0') or -1, meta[4] or '0'
 local anew = ARGV[6] == '1'
 if form ~= ARGV[2] or epoch ~= ARGV[3] then
     return { '0', epoch }
+end
+if not (batches >= 0 and batches < 9007199254740991) then
+    return { '-1', epoch }
 end
 -- The store has lost batches that the writer has seen.
 if batches < tonumber(ARGV[5]) then
