@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bartizan_gate::duty::decision::Obligation;
+use bartizan_gate::duty::decision::{Bound, Limit, Obligation, Rate};
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::duty::redact::Redaction;
 use bartizan_gate::evidence::record::{CallId, Event, Now, Outcome};
@@ -45,6 +45,12 @@ fn judge(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
             redact(Redaction::Secrets),
             redact(Redaction::pointer("/result/structuredContent/token")?),
         ]),
+        "hourly" => Some(vec![Obligation::Limit(Limit {
+            code: "hourly".into(),
+            key: "all".into(),
+            bound: Bound::Sliding(Rate { count: 1, period: Duration::from_hours(1) }),
+            cost: 1,
+        })]),
         name => (name != "denied").then(Vec::new),
     }
 }
@@ -507,6 +513,18 @@ fn a_request_that_is_sent_once_more_is_the_same_request() {
     assert!(matches!(line.record(step), Act::Forward(_)));
     let heard = line.server(None, &result(1)).unwrap();
     assert!(!heard.contains(SECRET) && !heard.contains("t-1234567"), "{heard}");
+}
+
+#[test]
+fn a_request_that_is_sent_once_more_does_not_pay_its_limits_again() {
+    let mut line = Line::new(Transport::Stdio);
+    let asked = line.client(&call(1, "hourly")).unwrap();
+    line.end(|session, now| session.upstream_failed(&asked, &UpstreamFailure::Status(404), now));
+    let arrival = Arrival { raw: call(1, "hourly").to_string().into(), ..Arrival::default() };
+    let step = line.session.client_frame_again(&line.gate, &arrival, line.now());
+    assert!(matches!(line.record(step), Act::Forward(_)));
+    assert!(line.server(None, &result(1)).is_some());
+    assert_eq!(line.client(&call(2, "hourly")).unwrap_err()["error"]["code"], -31002);
 }
 
 #[test]

@@ -53,11 +53,21 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
         bound: Bound::Bucket { rate, burst: 1 },
         cost: 1,
     });
+    let single = Obligation::Limit(Limit {
+        code: "single".into(),
+        key: "all".into(),
+        bound: Bound::InFlight(1),
+        cost: 1,
+    });
     let set = Obligation::Set { pointer: "/reviewed".into(), value: "true".into() };
     match name {
         _ if jest => None,
         "publish" | "resources/read" => Some(vec![hold("publish")]),
         "counted" => Some(vec![hold("publish"), limit]),
+        // At most one approved call an hour, and one at once.
+        "budgeted" if approved => Some(vec![hold("publish"), limit]),
+        "budgeted" => Some(vec![hold("publish")]),
+        "single" => Some(vec![hold("publish"), single]),
         "edited" => Some(vec![hold("publish"), set]),
         "drop" => Some(vec![hold("one"), hold("two")]),
         // Two rules with one code that ask different people.
@@ -140,8 +150,10 @@ impl Line {
     /// What becomes of a request that waited as `call`, with these approvals.
     fn approved(&mut self, message: &Value, call: &CallId, approvals: &[Approval]) -> Option<Did> {
         let arrival = arrival(message, true);
+        let places = self.session.reserve(&self.gate, call, self.now)?.unwrap();
+        let granted = (approvals, places.as_ref());
         let step =
-            self.session.client_frame_approved(&self.gate, &arrival, call, approvals, self.now)?;
+            self.session.client_frame_approved(&self.gate, &arrival, call, granted, self.now)?;
         Some(self.did(step))
     }
 
@@ -537,6 +549,42 @@ fn a_call_pays_its_limits_once() {
     line.approved(&message, &hold.call, &[grant(&hold)]).unwrap().sent();
     let told = line.sends(&call(2, "counted", json!({}))).told();
     assert_eq!(told["error"]["code"], -31002, "a flood reaches no approver: {told}");
+}
+
+#[test]
+fn a_limit_that_comes_with_the_approval_counts_what_was_approved() {
+    let mut line = Line::new();
+    let asks = |id| call(id, "budgeted", json!({}));
+    let hold = line.sends(&asks(1)).held();
+    line.approved(&asks(1), &hold.call, &[grant(&hold)]).unwrap().sent();
+    let hold = line.sends(&asks(2)).held();
+    let told = line.approved(&asks(2), &hold.call, &[grant(&hold)]).unwrap().told();
+    assert_eq!(told["error"]["code"], -31002, "{told}");
+}
+
+#[test]
+fn a_held_call_has_its_place_before_its_grant_is_spent() {
+    let mut line = Line::new();
+    let asks = |id| call(id, "single", json!({}));
+    let (one, two) = (line.sends(&asks(1)).held(), line.sends(&asks(2)).held());
+    let place = line.session.reserve(&line.gate, &one.call, line.now).unwrap().unwrap();
+    assert!(line.session.reserve(&line.gate, &two.call, line.now).unwrap().is_err());
+    let told = line.sends(&call(3, "single", json!({}))).told();
+    assert_eq!(told["error"]["code"], -31002, "nobody takes a reserved place: {told}");
+    let (granted, arrival) = ([grant(&one)], arrival(&asks(1), true));
+    let granted = (&granted[..], place.as_ref());
+    let step =
+        line.session.client_frame_approved(&line.gate, &arrival, &one.call, granted, line.now);
+    line.did(step.unwrap()).sent();
+    drop(place);
+    // The place is the call's now, and is given back once.
+    assert!(line.session.reserve(&line.gate, &two.call, line.now).unwrap().is_err());
+    line.session.forget(&one.call);
+    let place = line.session.reserve(&line.gate, &two.call, line.now).unwrap().unwrap();
+    assert!(place.is_some());
+    assert!(line.session.reserve(&line.gate, &two.call, line.now).unwrap().is_err());
+    assert!(line.ends(&two.call, HoldEnd::Cancelled).is_some());
+    assert!(line.session.reserve(&line.gate, &two.call, line.now).is_none(), "it no longer waits");
 }
 
 #[test]

@@ -245,6 +245,55 @@ fn a_call_spends_from_all_its_limits_or_from_none() {
 }
 
 #[test]
+fn a_refusal_names_the_limit_that_takes_longest() {
+    let minute = Limit { code: "minute".into(), ..sliding("a", 2, 60_000) };
+    let day = Limit { code: "day".into(), ..sliding("a", 2, 24 * HOUR) };
+    let never = Limit { code: "never".into(), cost: 4, ..sliding("a", 3, HOUR) };
+    let busy = Limit { code: "busy".into(), ..concurrent("a", 1) };
+    let limits = RateLimits::new(8);
+    let by = |list: &[&Limit]| -> Vec<Limit> { list.iter().map(|it| (*it).clone()).collect() };
+    assert_eq!(passed(&limits, &minute, ms(0)), 2);
+    let place = spend(&limits, &by(&[&busy]), ms(0)).unwrap();
+    // Of a place it is not known when it is free.
+    let refused = spend(&limits, &by(&[&busy, &minute, &day]), ms(0)).unwrap_err();
+    assert_eq!(refused, ("minute".into(), Wait::For(ms(60_000))));
+    assert_eq!(passed(&limits, &day, ms(0)), 2, "nothing was taken of those that permit it");
+    for order in [[&minute, &busy, &day], [&day, &minute, &busy], [&busy, &day, &minute]] {
+        let refused = spend(&limits, &by(&order), ms(0)).unwrap_err();
+        assert_eq!(refused, ("day".into(), Wait::For(ms(24 * HOUR))));
+    }
+    let refused = spend(&limits, &by(&[&day, &never, &busy]), ms(0)).unwrap_err();
+    assert_eq!(refused, ("never".into(), Wait::Forever));
+    drop(place);
+    assert!(spend(&limits, &by(&[&busy]), ms(0)).is_ok());
+}
+
+#[test]
+fn a_reserved_place_is_taken_by_its_call_alone_and_given_back_once() {
+    let limits = RateLimits::new(8);
+    let (one, rate) = (concurrent("a", 1), sliding("a", 2, 1000));
+    let both = [one.clone(), rate.clone()];
+    let with = |reserved: &Option<Places>| limits.spend_with(both.iter(), reserved.as_ref(), ms(0));
+    let reserved = limits.reserve(both.iter(), ms(0)).unwrap();
+    assert!(limits.reserve(both.iter(), ms(0)).is_err());
+    let taken = with(&reserved).unwrap();
+    drop(reserved);
+    assert!(limits.reserve(both.iter(), ms(0)).is_err(), "the call has it");
+    drop(taken);
+    let reserved = limits.reserve(both.iter(), ms(0)).unwrap();
+    drop(with(&reserved).unwrap());
+    // A refused call gives its reserved place back, too.
+    drop(reserved);
+    let reserved = limits.reserve(both.iter(), ms(0)).unwrap();
+    assert!(with(&reserved).is_err(), "the rate is spent");
+    let other = limits.reserve(both.iter(), ms(0)).unwrap();
+    drop(reserved);
+    assert!(limits.reserve(both.iter(), ms(0)).is_err(), "given back once");
+    drop(other);
+    assert!(limits.reserve([rate].iter(), ms(0)).unwrap().is_none());
+}
+
+#[test]
 fn a_clock_that_jumps_back_gives_nothing() {
     let forms: [fn(&str) -> Limit; 3] =
         [|key| bucket(key, 1, 1000, 2), |key| sliding(key, 2, 2000), |key| fixed(key, 2, 2000)];
@@ -477,6 +526,14 @@ fn limits_of_long_periods_outlive_a_restart_and_short_ones_do_not() {
         assert_eq!(passed(&limits, &by, ms(0)), all, "{by:?}");
     }
     let kept = Arc::new(Kept::default());
+    // A burst that is back only after an hour or more is a budget, whatever the period.
+    let budget = bucket("a", 1, 60_000, 60);
+    assert_eq!(passed(&kept.next_run(8, 5), &budget, ms(0)), 60);
+    assert_eq!(passed(&kept.next_run(8, 5), &budget, ms(0)), 0);
+    let kept = Arc::new(Kept::default());
+    let burst = bucket("a", 1, 60_000, 59);
+    assert_eq!(passed(&kept.next_run(8, 5), &burst, ms(0)), 59);
+    assert_eq!(passed(&kept.next_run(8, 5), &burst, ms(0)), 59);
     let short = sliding("a", 2, HOUR - 1);
     assert_eq!(passed(&kept.next_run(8, 5), &short, ms(0)), 2);
     assert_eq!(passed(&kept.next_run(8, 5), &short, ms(0)), 2);

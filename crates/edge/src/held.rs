@@ -3,7 +3,8 @@
 //! The gate holds a request; this module asks the approval service for all approvals that it needs,
 //! waits until all are there, spends the grants, and hands the same bytes to the gate again. A grant
 //! is spent before the gate is asked, and durably, so that no second call passes by it, whatever
-//! happens afterwards.
+//! happens afterwards. A spent grant cannot be given back, so the call has its places in limits of
+//! calls in flight before: where none is free, it waits for one.
 //!
 //! While it waits, a client that asked for progress gets some: clients give up after a time without
 //! any, and some begin to count anew with each.
@@ -22,6 +23,7 @@ use crate::aside;
 use crate::clock::Clock;
 use crate::session::{Counted, SessionHandle, StepOutcome};
 use bartizan_approvals::{Approvals, HoldState, HoldView, NoHold, Waiter};
+use bartizan_gate::duty::limit::Places;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Released};
 use bartizan_gate::question::hold::{Approval, Hold, HoldEnd, HoldId};
@@ -31,6 +33,8 @@ use bartizan_gate::wire::protocol::Era;
 /// When a client that was told "pending" should call again. Its call waits again then, so asking
 /// often costs little.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often a granted call looks for a place among the calls in flight.
+const PLACE_EVERY: Duration = Duration::from_millis(100);
 
 /// The approval service, and how long an answer is held open for it.
 #[derive(Debug, Clone)]
@@ -79,6 +83,9 @@ struct Progress {
 
 /// How one wait ended.
 enum Ended {
+    /// All are granted, and the call has its places in limits of calls in flight.
+    Granted(Option<Places>),
+    /// One of them is not granted.
     Decided(HoldState),
     /// The client was kept waiting as long as is allowed, or the program is stopping.
     Over,
@@ -133,6 +140,7 @@ impl HeldRequest<'_> {
             };
             // From here on a disconnect no longer ends the holds, but still the call.
             let places = std::mem::take(&mut asked.waiters);
+            let mut reserved = None;
             let again = match ended {
                 Ended::Over => {
                     let outcome = self.end(&call, &pending(&places, holding));
@@ -146,7 +154,10 @@ impl HeldRequest<'_> {
                     self.cancel(places);
                     return StepOutcome::Settled;
                 }
-                Ended::Decided(HoldState::Granted) => self.spend(places, left, grants),
+                Ended::Granted(free) => {
+                    reserved = free;
+                    self.spend(places, left, grants)
+                }
                 // Another call with the same bytes has used a grant: this one needs its own.
                 Ended::Decided(HoldState::Spent) => Ok(left),
                 Ended::Decided(state) => {
@@ -167,7 +178,8 @@ impl HeldRequest<'_> {
             let weight = self.session.weight(&self.arrival.raw);
             let turn = self.session.turn(weight.bytes).await;
             let outcome = self.session.step_over(weight, Some(&call), |session, gate, now| {
-                session.client_frame_approved(gate, self.arrival, &call, &grants.granted, now)
+                let granted = (&*grants.granted, reserved.as_ref());
+                session.client_frame_approved(gate, self.arrival, &call, granted, now)
             });
             drop(turn);
             asked.waits_on();
@@ -263,16 +275,24 @@ impl HeldRequest<'_> {
         let left = deadline.saturating_sub(self.shared.clock.uptime());
         let mut over = pin!(sleep(left));
         let mut tell = pin!(sleep(Duration::ZERO));
+        let mut granted = false;
         loop {
             let mut changed = pin!(self.session.held_changed());
             changed.as_mut().enable();
             if !self.session.is_held(call) {
                 return Ended::Withdrawn;
             }
+            if granted && let Some(ended) = self.place(call, &holds) {
+                return ended;
+            }
             tokio::select! {
                 biased;
-                state = decided.as_mut() => return Ended::Decided(state),
+                state = decided.as_mut(), if !granted => match state {
+                    HoldState::Granted => granted = true,
+                    state => return Ended::Decided(state),
+                },
                 () = changed => {}
+                () = sleep(PLACE_EVERY), if granted => {}
                 () = over.as_mut() => return Ended::Over,
                 () = self.shared.closing.cancelled() => return Ended::Over,
                 () = self.session.closed().cancelled() => return Ended::Withdrawn,
@@ -281,6 +301,20 @@ impl HeldRequest<'_> {
                     tell.set(sleep(progress.every.unwrap_or_default()));
                 }
             }
+        }
+    }
+
+    /// How the wait of a call ends whose `holds` are granted; `None` while no place is free for it.
+    fn place(&self, call: &CallId, holds: &[HoldId]) -> Option<Ended> {
+        let approvals = &self.shared.holding.as_ref()?.approvals;
+        let states = holds.iter().filter_map(|hold| Some(approvals.get(&hold.0)?.state));
+        // A grant may be used by another call with the same bytes, or expire.
+        if let Some(state) = states.into_iter().find(|state| *state != HoldState::Granted) {
+            return Some(Ended::Decided(state));
+        }
+        match self.session.reserve(call) {
+            None => Some(Ended::Withdrawn),
+            Some(reserved) => reserved.ok().map(Ended::Granted),
         }
     }
 

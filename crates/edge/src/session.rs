@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::aside::{self, Turn, Weight};
 use super::clock::Clock;
+use bartizan_gate::duty::limit::{Exceeded, Places};
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, AuditSink, Permitted, Released, Step, Unrecorded};
 use bartizan_gate::memory::MemoryBudget;
@@ -322,6 +323,13 @@ impl SessionHandle {
     /// Whether the request of `call` still waits for approval.
     pub(super) fn is_held(&self, call: &CallId) -> bool {
         self.with(|session| session.is_held(call)).unwrap_or(false)
+    }
+
+    /// Takes the places that the held request of `call` needs to be in flight: see
+    /// [`Session::reserve`].
+    pub(super) fn reserve(&self, call: &CallId) -> Option<Result<Option<Places>, Exceeded>> {
+        let now = self.clock.now();
+        self.with(|session| session.reserve(&self.gate, call, now)).flatten()
     }
 
     /// What the client of `call` is told while it waits: see [`Session::hold_progress`].

@@ -11,15 +11,16 @@ use bartizan_edge::client::{ExitReason, Serving, StdioLimits, StdioUpstream, ser
 use bartizan_edge::held::Holding;
 use bartizan_edge::http::HttpConfig;
 use bartizan_edge::upstream::HttpUpstream;
+use bartizan_gate::duty::limit::Places;
 use bartizan_gate::evidence::record::Event;
 use bartizan_gate::question::access::{Principal, Server};
-use bartizan_gate::session::{Protected, RefusalForm};
+use bartizan_gate::session::{Gate, Protected, RefusalForm};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::rig::{
-    Behind, Client, Play, Reply, Rig, call, json, modern_call, post, shared, soon, stream_head,
-    upstream_config,
+    Behind, Client, Play, Reply, Rig, call, json, modern_call, post, shared, single, soon,
+    stream_head, upstream_config,
 };
 
 /// Longer than any test may take, so that it never ends a wait that an answer should end.
@@ -31,6 +32,7 @@ struct Scene {
     rig: Rig,
     approvals: Arc<Approvals>,
     clock: bartizan_edge::clock::Clock,
+    gate: Arc<Gate>,
 }
 
 pub(super) fn approvals(clock: bartizan_edge::clock::Clock) -> Arc<Approvals> {
@@ -58,11 +60,12 @@ impl Scene {
         let behind = server().await;
         let (mut shared, sink) = shared();
         let clock = shared.clock;
+        let gate = Arc::clone(&shared.gate);
         let approvals = approvals(clock);
         shared.holding = Some(Holding::new(Arc::clone(&approvals), wait));
         let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
         let rig = Rig::sharing((shared, sink), config, |_| upstream.into(), |route| vec![route]);
-        Self { behind, rig, approvals, clock }
+        Self { behind, rig, approvals, clock, gate }
     }
 
     /// A client that has sent `request`.
@@ -84,6 +87,12 @@ impl Scene {
     fn grant(&self, hold: &HoldView) {
         let now = self.clock.now();
         self.approvals.grant(&hold.id, &hold.digest, &ada(), "checked", None, now).unwrap();
+    }
+
+    /// The one place of `held-single` among the calls in flight.
+    fn place(&self) -> Option<Places> {
+        let limits = self.gate.limits();
+        limits.reserve([&single()].into_iter(), self.clock.uptime()).unwrap()
     }
 
     fn refuse(&self, hold: &HoldView) {
@@ -268,6 +277,59 @@ async fn a_call_that_one_approver_refuses_waits_for_no_other() {
     let other = scene.holds(HoldState::Cancelled, 1).await.remove(0);
     assert_eq!(other.id, both[0].id);
     assert_eq!(scene.rig.sink.events(), [Event::Hold, Event::Denial]);
+    assert!(scene.behind.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_granted_call_waits_for_a_place_in_flight_and_keeps_its_grant() {
+    let scene = Scene::waiting(LONG).await;
+    let mut client = scene.sends(&post("", &call(1, "held-single"))).await;
+    let hold = scene.holds(HoldState::Pending, 1).await.remove(0);
+    let place = scene.place();
+    scene.grant(&hold);
+    // Other calls pass while it waits, and it has used up nothing.
+    let mut other = scene.sends(&post("", &call(2, "any"))).await;
+    assert_eq!(body(&other.reply().await)["id"], 2);
+    assert_eq!(scene.approvals.get(&hold.id).unwrap().state, HoldState::Granted);
+    assert_eq!(scene.behind.received().len(), 1);
+    drop(place);
+    assert_eq!(body(&client.reply().await)["id"], 1);
+    assert_eq!(scene.behind.received().len(), 2);
+    assert_eq!(scene.holds(HoldState::Spent, 1).await[0].id, hold.id);
+    assert!(scene.place().is_some(), "its place is free again");
+}
+
+#[tokio::test]
+async fn a_grant_outlives_a_wait_in_which_no_place_was_free() {
+    let scene = Scene::waiting(Duration::from_millis(20)).await;
+    let mut client = scene.sends(&post("", &call(1, "held-single"))).await;
+    let hold = scene.holds(HoldState::Pending, 1).await.remove(0);
+    let place = scene.place();
+    scene.grant(&hold);
+    let told = body(&client.reply().await);
+    assert_eq!(told["result"]["isError"], true, "{told}");
+    client.send(&post("", &call(2, "held-single"))).await;
+    assert_eq!(body(&client.reply().await)["error"]["code"], -31002);
+    assert_eq!(scene.approvals.get(&hold.id).unwrap().state, HoldState::Granted);
+    assert!(scene.behind.received().is_empty());
+    drop(place);
+    client.send(&post("", &call(3, "held-single"))).await;
+    assert_eq!(body(&client.reply().await)["id"], 3);
+    assert_eq!(scene.approvals.get(&hold.id).unwrap().state, HoldState::Spent);
+}
+
+#[tokio::test]
+async fn a_granted_call_that_waits_for_a_place_can_be_cancelled() {
+    let scene = Scene::waiting(LONG).await;
+    let client = scene.sends(&modern_call(1, "held-single")).await;
+    let hold = scene.holds(HoldState::Pending, 1).await.remove(0);
+    let place = scene.place();
+    scene.grant(&hold);
+    scene.holds(HoldState::Granted, 1).await;
+    drop(client);
+    scene.holds(HoldState::Cancelled, 1).await;
+    drop(place);
+    assert!(scene.place().is_some(), "nobody holds it");
     assert!(scene.behind.received().is_empty());
 }
 

@@ -12,7 +12,7 @@ use bartizan_edge::Shared;
 use bartizan_edge::clock::Clock;
 use bartizan_edge::http::{HttpConfig, Listener, Route};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
-use bartizan_gate::duty::decision::{HoldRule, Obligation};
+use bartizan_gate::duty::decision::{Bound, HoldRule, Limit, Obligation};
 use bartizan_gate::duty::redact::Redaction;
 use bartizan_gate::evidence::record::{AuditRecord, Event};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
@@ -139,6 +139,9 @@ pub(crate) fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Oblig
     if name == "held" || meta.is_some_and(|meta| meta.get("test/held").is_some()) {
         return Some(vec![held("held")]);
     }
+    if name == "held-single" {
+        return Some(vec![held("held"), Obligation::Limit(single())]);
+    }
     if name == "held-twice" {
         return Some(vec![held("one"), held("two")]);
     }
@@ -159,6 +162,11 @@ pub(crate) fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Oblig
         }
     }
     (!name.contains("denied") && name != "sampling/createMessage").then(Vec::new)
+}
+
+/// The limit of `held-single`: one call in flight.
+pub(crate) fn single() -> Limit {
+    Limit { code: "single".into(), key: "all".into(), bound: Bound::InFlight(1), cost: 1 }
 }
 
 fn held(code: &str) -> Obligation {

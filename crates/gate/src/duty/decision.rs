@@ -139,11 +139,14 @@ impl Bound {
         !matches!(self, Self::InFlight(_))
     }
 
-    /// Whether what it has counted outlives the program: its period is an hour or more.
+    /// Whether what it has counted outlives the program: its period is an hour or more, or it takes
+    /// that long until all of its burst is back.
     pub fn is_kept(self) -> bool {
         match self {
-            Self::Sliding(rate) | Self::Fixed(rate) | Self::Bucket { rate, .. } => {
-                rate.period >= KEPT_FROM
+            Self::Sliding(rate) | Self::Fixed(rate) => rate.period >= KEPT_FROM,
+            Self::Bucket { rate, burst } => {
+                let refill = rate.period.saturating_mul(burst);
+                rate.period >= KEPT_FROM || refill >= KEPT_FROM.saturating_mul(rate.count)
             }
             Self::InFlight(_) => false,
         }

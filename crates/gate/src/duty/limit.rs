@@ -67,6 +67,24 @@ impl Exceeded {
     fn by(limit: &Limit, wait: Wait) -> Self {
         Self { code: limit.code.clone(), wait }
     }
+
+    /// Becomes `other`, unless that is there and its wait is as long.
+    fn or_longer(self, other: &mut Option<Self>) {
+        if other.as_ref().is_none_or(|other| other.wait.length() < self.wait.length()) {
+            *other = Some(self);
+        }
+    }
+}
+
+impl Wait {
+    /// Orders waits: a known time is said rather than that others must end first.
+    fn length(self) -> (u8, Duration) {
+        match self {
+            Self::ForEnd(until) => (0, until.unwrap_or_default()),
+            Self::For(time) => (1, time),
+            Self::Forever => (2, Duration::ZERO),
+        }
+    }
 }
 
 /// Why a call does not pass its limits.
@@ -163,23 +181,42 @@ impl RateLimits {
     ///
     /// # Errors
     ///
-    /// The first limit that refuses; what was taken from the others is given back. Or what was
-    /// taken cannot be kept; then it stays taken.
+    /// Of the limits that refuse, the one with the longest wait; what was taken from the others is
+    /// given back. Or what was taken cannot be kept; then it stays taken.
     pub fn spend<'a>(
         &self,
         limits: impl Iterator<Item = &'a Limit> + Clone,
+        uptime: Duration,
+    ) -> Result<Option<Places>, NotCounted> {
+        self.spend_with(limits, None, uptime)
+    }
+
+    /// [`RateLimits::spend`] for a call that has places [reserved](RateLimits::reserve): it takes
+    /// those that it needs in their stead. They count no longer, also where the call is refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`RateLimits::spend`].
+    pub fn spend_with<'a>(
+        &self,
+        limits: impl Iterator<Item = &'a Limit> + Clone,
+        reserved: Option<&Places>,
         uptime: Duration,
     ) -> Result<Option<Places>, NotCounted> {
         if limits.clone().next().is_none() {
             return Ok(None);
         }
         let now = self.uptime.advance(uptime);
-        let places =
-            Places::take(&self.places, limits.clone(), now).map_err(NotCounted::Exceeded)?;
+        let (places, refused) = match Places::take(&self.places, limits.clone(), reserved, now) {
+            Ok(places) => (places, None),
+            Err(refused) => (None, Some(refused)),
+        };
         let rates = limits.filter(|limit| limit.bound.is_rate());
-        let changed = match &self.shared {
-            Some(shared) => self.take_shared(&**shared, rates, uptime),
-            None => self.take(rates, uptime),
+        let changed = match (&self.shared, refused) {
+            // The store cannot say what it would refuse without counting the call.
+            (Some(_), Some(refused)) => Err(refused),
+            (Some(shared), None) => self.take_shared(&**shared, rates, uptime),
+            (None, refused) => self.take(rates, refused, uptime),
         };
         let changed = changed.map_err(NotCounted::Exceeded)?;
         if let Some(store) = self.store.as_ref().filter(|_| !changed.is_empty()) {
@@ -188,10 +225,27 @@ impl RateLimits {
         Ok(places)
     }
 
+    /// Takes a place of each of `limits` that bounds calls in flight, or of none of them, and nothing
+    /// of the rates: for a call that goes on only when something else is ready, too. `None` if none
+    /// bounds calls in flight.
+    ///
+    /// # Errors
+    ///
+    /// Of the limits that refuse, the one with the longest wait.
+    pub fn reserve<'a>(
+        &self,
+        limits: impl Iterator<Item = &'a Limit>,
+        uptime: Duration,
+    ) -> Result<Option<Places>, Exceeded> {
+        Places::take(&self.places, limits, None, self.uptime.advance(uptime))
+    }
+
     /// Takes from all buckets or from none. Returns those that changed and outlive the program.
+    /// `refused` is what refuses the call already.
     fn take<'a>(
         &self,
         limits: impl Iterator<Item = &'a Limit>,
+        mut refused: Option<Exceeded>,
         uptime: Duration,
     ) -> Result<Vec<KeptBucket>, Exceeded> {
         // A panic under the lock can only have left too few events in a bucket, which is the strict
@@ -203,13 +257,13 @@ impl RateLimits {
         for limit in limits {
             match tables.take(limit, now) {
                 Ok(one) => taken.push(one),
-                Err(wait) => {
-                    for one in taken.iter().rev() {
-                        tables.give_back(one);
-                    }
-                    return Err(Exceeded::by(limit, wait));
-                }
+                // The others are asked, too: the call may come again when all of them permit it.
+                Err(wait) => Exceeded::by(limit, wait).or_longer(&mut refused),
             }
+        }
+        if let Some(refused) = refused {
+            taken.iter().rev().for_each(|one| tables.give_back(one));
+            return Err(refused);
         }
         let mut changed = Vec::new();
         if self.store.is_some() {
@@ -246,7 +300,8 @@ impl RateLimits {
         }
         match shared.take(&takes) {
             Ok(()) => {
-                let counted = limits.iter().map(|(_, own)| self.take(std::iter::once(own), uptime));
+                let counted =
+                    limits.iter().map(|(_, own)| self.take(std::iter::once(own), None, uptime));
                 Ok(counted.filter_map(Result::ok).flatten().collect())
             }
             Err(NotShared::Exceeded { number, wait }) => {
@@ -256,7 +311,7 @@ impl RateLimits {
                     |(limit, _)| Exceeded::by(limit, wait),
                 ))
             }
-            Err(NotShared::Away) => self.take(limits.iter().map(|(_, own)| own), uptime),
+            Err(NotShared::Away) => self.take(limits.iter().map(|(_, own)| own), None, uptime),
         }
     }
 

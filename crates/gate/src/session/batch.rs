@@ -23,6 +23,7 @@ use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 
 use super::client::{Attempt, CallName};
+use super::holds::Paid;
 use super::owed::Unanswered;
 use super::redelivery::Redelivery;
 use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
@@ -135,8 +136,8 @@ impl Session {
         let step = if alone || frame.claimed_version().is_some() {
             self.refuse_batched(gate, &frame, id.as_ref(), &call, now)
         } else {
-            let (attempt, approvals, leg) = (Attempt::First, &[][..], None);
-            let call = CallName { call: &call, exchange, attempt, approvals, leg };
+            let (attempt, approvals, paid, leg) = (Attempt::First, &[][..], Paid::Nothing, None);
+            let call = CallName { call: &call, exchange, attempt, approvals, paid, leg };
             self.client_message(gate, &frame, arrival, call, now)
         };
         DecidedMessage { reply_to: id.map_or(ReplyTo::Never, ReplyTo::Under), step }

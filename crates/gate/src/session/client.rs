@@ -40,7 +40,7 @@ use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::charges::CALL_BYTES;
 use super::expected::{Expected, reads_alike};
-use super::holds::{Asker, HeldCall};
+use super::holds::{Asker, HeldCall, Paid};
 use super::ids::alike;
 use super::legs::{Leg, Resumes};
 use super::owed::Unanswered;
@@ -110,22 +110,23 @@ impl Session {
         self.client_arrival(gate, arrival, Attempt::Again, now)
     }
 
-    /// Judges a held request once more, with the approvals that were granted and spent for it. The
-    /// act is any of [`Session::client_frame`]'s: `Forward`; `Hold` where another rule holds it, or
+    /// Judges a held request once more, with the approvals that were granted and spent for it, and
+    /// with the places that were [reserved](Session::reserve) for it. The act is any of [`Session::client_frame`]'s: `Forward`; `Hold` where another rule holds it, or
     /// where what is held has changed; a refusal. `None` if it no longer waits: it was cancelled.
     pub fn client_frame_approved(
         &mut self,
         gate: &Gate,
         arrival: &Arrival,
         call: &CallId,
-        approvals: &[Approval],
+        (approvals, reserved): (&[Approval], Option<&Places>),
         now: Now,
     ) -> Option<Step> {
-        self.take_held(call)?;
+        let held = self.take_held(call)?;
+        let paid = Paid::Held { limits: &held.limits, reserved };
         Some(match self.read_frame(gate, &arrival.raw, now) {
             Ok((frame, leg)) => {
                 let (attempt, leg) = (Attempt::Held, leg.as_ref());
-                let call = CallName { call, exchange: call, attempt, approvals, leg };
+                let call = CallName { call, exchange: call, attempt, approvals, paid, leg };
                 self.client_message(gate, &Arc::new(frame), arrival, call, now)
             }
             // The same bytes were read before.
@@ -159,7 +160,10 @@ impl Session {
         match self.read_frame(gate, raw, now) {
             Ok((frame, leg)) => {
                 let (call, leg) = (&call, leg.as_ref());
-                let call = CallName { call, exchange: call, attempt, approvals: &[], leg };
+                let again = attempt == Attempt::Again;
+                let paid = if again { Paid::Rates } else { Paid::Nothing };
+                let (exchange, approvals) = (call, &[][..]);
+                let call = CallName { call, exchange, attempt, approvals, paid, leg };
                 self.client_message(gate, &Arc::new(frame), arrival, call, now)
             }
             Err(Malformed::Batch) if self.takes_batches(headers.as_ref()) => {
@@ -175,7 +179,7 @@ impl Session {
         gate: &Gate,
         frame: &Arc<Frame>,
         Arrival { headers, traceparent, may_wait, .. }: &Arrival,
-        CallName { call, exchange, attempt, approvals, leg }: CallName<'_>,
+        CallName { call, exchange, attempt, approvals, paid, leg }: CallName<'_>,
         now: Now,
     ) -> Step {
         let protocol = protocol_of(self.protocol, frame, headers.as_ref());
@@ -267,7 +271,7 @@ impl Session {
         let precheck = self.task_refusal(&question, &task);
         // What is removed from the answers that the request carries; noted in its record.
         let mut removed = AuditRecord::new(Event::Intent, now);
-        let asker = Asker { session: &*self, call, approvals };
+        let asker = Asker { session: &*self, call, approvals, paid };
         let enforced = enforce(gate, &question, &decision, precheck, Some(asker), now).and_then(
             |(set, verdict, observed, places)| {
                 let passing = set.as_ref().unwrap_or(frame);
@@ -282,7 +286,7 @@ impl Session {
                 let waits = *may_wait && id.is_some() && call == exchange;
                 if let Some(hold) = refused.hold.take().filter(|_| waits) {
                     let tool = matches!(question.resource, Resource::Tool { .. });
-                    return self.held(&message, &decision, (hold, &refused), (tool, leg));
+                    return self.held(&message, &decision, (hold, &refused), (tool, leg, paid));
                 }
                 let verdict = denied_facts(&decision, &refused, true);
                 let refusal = self.hide_existence(gate, &question, refused.refusal, now);
@@ -456,7 +460,7 @@ impl Session {
         message: &ClientMessage<'_>,
         decision: &Decision,
         (hold, refused): (Box<Hold>, &ReasonedRefusal),
-        (calls_tool, leg): (bool, Option<&Leg>),
+        (calls_tool, leg, paid): (bool, Option<&Leg>, Paid<'_>),
     ) -> Step {
         let Some(id) = message.id else {
             return self.refuse(message, &Refusal::ApprovalRequired, None);
@@ -471,8 +475,10 @@ impl Session {
             None
         };
         let carried = resumes.as_ref().map_or(0, Resumes::bytes);
+        let limits = paid.and(limits(&decision.obligations));
+        let limited = sizes::limits(&limits);
         let shown = hold.all().map(|hold| hold.shown.len()).fold(0, usize::saturating_add);
-        let bytes = [CALL_BYTES, raw.len(), shown, message.facts.bytes(), carried]
+        let bytes = [CALL_BYTES, raw.len(), shown, message.facts.bytes(), carried, limited]
             .into_iter()
             .fold(sizes::id(id).saturating_mul(2), usize::saturating_add);
         let charge = match self.charge(message.gate, bytes) {
@@ -497,6 +503,7 @@ impl Session {
             bytes: raw.len(),
             calls_tool,
             resumes,
+            limits,
             _charge: charge,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());
@@ -738,15 +745,17 @@ fn discharge(
     for limit in limits(&decision.obligations) {
         obligations.push(format!("limit:{}", limit.code));
     }
-    // A message that was held has paid when it came, but it is in flight only now.
-    let has_paid = asker.is_some_and(|asker| !asker.approvals.is_empty());
+    // A message that was held, or that is sent once more, has paid when it came, but it is in flight
+    // only now.
+    let paid = asker.map_or(Paid::Nothing, |asker| asker.paid);
     // Only a request is in flight; a limit of 0 permits no other message, either.
-    let in_flight = question.is_request();
+    let request = question.is_request();
     let counted = limits(&decision.obligations).filter(|limit| match limit.bound {
-        Bound::InFlight(most) => in_flight || most == 0,
-        Bound::Sliding(_) | Bound::Fixed(_) | Bound::Bucket { .. } => !has_paid,
+        Bound::InFlight(most) => request || most == 0,
+        Bound::Sliding(_) | Bound::Fixed(_) | Bound::Bucket { .. } => !paid.covers(limit),
     });
-    let places = gate.limits.spend(counted, now.uptime).map_err(not_counted)?;
+    let places = gate.limits.spend_with(counted, paid.reserved(), now.uptime);
+    let places = places.map_err(not_counted)?;
     // After the limits: some count denials, so that a flood of them slows down (threat K8).
     if decision.effect == Effect::Deny {
         return Err(ReasonedRefusal::new(Refusal::Denied, Vec::new()));
@@ -883,6 +892,8 @@ pub(super) struct CallName<'a> {
     pub(super) attempt: Attempt,
     /// What was granted for the message.
     pub(super) approvals: &'a [Approval],
+    /// What the message has of its limits already.
+    pub(super) paid: Paid<'a>,
     /// Set if the client calls again because the message was held before.
     pub(super) leg: Option<&'a Leg>,
 }

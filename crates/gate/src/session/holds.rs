@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::duty::decision::{Decision, HoldRule, Origin, Reason};
+use crate::duty::decision::{Decision, HoldRule, Limit, Origin, Reason};
+use crate::duty::limit::{Exceeded, Places};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Finding, Now, micros};
 use crate::evidence::refusal::{Addressee, Refusal};
 use crate::evidence::step::{Act, Content, Released, Status, Step};
@@ -42,6 +43,9 @@ pub(super) struct HeldCall {
     pub(super) calls_tool: bool,
     /// The way in which its client calls again by itself, if it can.
     pub(super) resumes: Option<Resumes>,
+    /// The limits of the decisions that held it: it has paid their rates, and needs a place in those
+    /// of calls in flight once it is granted.
+    pub(super) limits: Vec<Limit>,
     /// The memory of all this, and of the request itself, which the edge keeps.
     pub(super) _charge: Charge,
 }
@@ -53,6 +57,55 @@ pub(super) struct Asker<'a> {
     pub(super) call: &'a CallId,
     /// What was granted for this message already.
     pub(super) approvals: &'a [Approval],
+    /// What it has of its limits already.
+    pub(super) paid: Paid<'a>,
+}
+
+/// What a message has of its limits before it is judged.
+#[derive(Clone, Copy)]
+pub(super) enum Paid<'a> {
+    Nothing,
+    /// It is sent once more, so it has paid all rates.
+    Rates,
+    /// It was held. It has paid the rates of these limits, and may have places reserved. A limit that
+    /// came with the approval is paid now.
+    Held {
+        limits: &'a [Limit],
+        reserved: Option<&'a Places>,
+    },
+}
+
+impl<'a> Paid<'a> {
+    /// Whether it has paid the rate of `limit`.
+    pub(super) fn covers(self, limit: &Limit) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Rates => true,
+            Self::Held { limits, .. } => limits.contains(limit),
+        }
+    }
+
+    /// Its places in limits of calls in flight, which it has before its grants are spent.
+    pub(super) fn reserved(self) -> Option<&'a Places> {
+        match self {
+            Self::Nothing | Self::Rates => None,
+            Self::Held { reserved, .. } => reserved,
+        }
+    }
+
+    /// The limits that it has paid before, and those of the decision that holds it now.
+    pub(super) fn and<'l>(self, now: impl Iterator<Item = &'l Limit>) -> Vec<Limit> {
+        let mut limits = match self {
+            Self::Held { limits, .. } => limits.to_vec(),
+            Self::Nothing | Self::Rates => Vec::new(),
+        };
+        for limit in now {
+            if !limits.contains(limit) {
+                limits.push(limit.clone());
+            }
+        }
+        limits
+    }
 }
 
 impl Asker<'_> {
@@ -122,6 +175,22 @@ impl Session {
     pub fn declined(&self, call: &CallId) -> Option<&HoldId> {
         let held = self.held.iter().find(|held| held.facts.call == *call)?;
         held.resumes.as_ref()?.declined.as_ref()
+    }
+
+    /// Takes the places that a held request needs in limits of calls in flight, before its grants are
+    /// spent: a spent grant cannot be given back. `None` if the request no longer waits.
+    ///
+    /// # Errors
+    ///
+    /// None is free.
+    pub fn reserve(
+        &self,
+        gate: &Gate,
+        call: &CallId,
+        now: Now,
+    ) -> Option<Result<Option<Places>, Exceeded>> {
+        let held = self.held.iter().find(|held| held.facts.call == *call)?;
+        Some(gate.limits().reserve(held.limits.iter(), now.uptime))
     }
 
     /// Ends a held request that does not pass. The act is `Deliver`. `None` if it no longer waits.

@@ -3,6 +3,7 @@
 //! An entry counts with the texts that a peer chose and with a fixed part for the rest. The fixed
 //! parts are above what the entries measure, so that the sum is an upper bound.
 
+use crate::duty::decision::Limit;
 use crate::duty::redact::Redaction;
 use crate::memory::ENTRY_BYTES;
 use crate::question::operation::{OnSuccess, Operation};
@@ -35,6 +36,12 @@ pub(super) fn redactions(redactions: &[Redaction]) -> usize {
         Redaction::Secrets => "",
     });
     texts(pointers)
+}
+
+/// The bytes of limits.
+pub(super) fn limits(limits: &[Limit]) -> usize {
+    let names = limits.iter().flat_map(|limit| [&*limit.code, &*limit.key]);
+    texts(names).saturating_add(size_of_val(limits))
 }
 
 /// The bytes of an operation.

@@ -165,7 +165,17 @@ const ENDED: u64 = u64::MAX;
 impl Held {
     /// Sets the state to `to` if `may` is true for the one before, and tells each count of both.
     fn turn(&self, to: u64, may: fn(u64) -> bool, change: impl Fn(&mut Calls, u64)) {
-        let mut table = lock(&self.table);
+        self.turn_in(&mut lock(&self.table), to, may, change);
+    }
+
+    /// [`Held::turn`] under a lock that the caller has.
+    fn turn_in(
+        &self,
+        table: &mut PlaceTable,
+        to: u64,
+        may: fn(u64) -> bool,
+        change: impl Fn(&mut Calls, u64),
+    ) {
         let from = self.until.load(Ordering::Relaxed);
         if !may(from) {
             return;
@@ -180,13 +190,22 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         // What is owed comes back by itself.
-        self.turn(ENDED, |from| from == OPEN, |calls, _| calls.open = calls.open.saturating_sub(1));
+        self.turn(ENDED, is_open, |calls, _| close(calls));
     }
+}
+
+fn is_open(state: u64) -> bool {
+    state == OPEN
+}
+
+/// Gives one open place back.
+fn close(calls: &mut Calls) {
+    calls.open = calls.open.saturating_sub(1);
 }
 
 impl Places {
     /// Takes a place of each of `limits` that bounds calls in flight, or of none of them. `None` if
-    /// none does.
+    /// none does. What the call has `reserved` is given back first, and nobody can take it in between.
     ///
     /// # Errors
     ///
@@ -194,29 +213,40 @@ impl Places {
     pub(super) fn take<'a>(
         table: &Arc<Mutex<PlaceTable>>,
         limits: impl Iterator<Item = &'a Limit>,
+        reserved: Option<&Self>,
         now: u64,
     ) -> Result<Option<Self>, Exceeded> {
-        let mut held: Option<Held> = None;
+        let mut counts = lock(table);
+        if let Some(Self(reserved)) = reserved {
+            reserved.turn_in(&mut counts, ENDED, is_open, |calls, _| close(calls));
+        }
+        let mut places: Vec<Place> = Vec::new();
+        let mut refused: Option<Exceeded> = None;
         for limit in limits {
             let Bound::InFlight(most) = limit.bound else { continue };
-            let taken = lock(table).take(limit, most, now);
-            // If one is refused, dropping `held` gives back the others.
-            let place = taken.map_err(|wait| Exceeded::by(limit, wait))?;
-            let held = held.get_or_insert_with(|| Held {
-                table: Arc::clone(table),
-                places: Vec::new(),
-                until: AtomicU64::new(OPEN),
-            });
-            held.places.push(place);
+            match counts.take(limit, most, now) {
+                Ok(place) => places.push(place),
+                Err(wait) => Exceeded::by(limit, wait).or_longer(&mut refused),
+            }
         }
-        Ok(held.map(|held| Self(Arc::new(held))))
+        if let Some(refused) = refused {
+            for place in &places {
+                counts.change(place, close);
+            }
+            return Err(refused);
+        }
+        if places.is_empty() {
+            return Ok(None);
+        }
+        let table = Arc::clone(table);
+        Ok(Some(Self(Arc::new(Held { table, places, until: AtomicU64::new(OPEN) }))))
     }
 
     /// Nobody waits for the answer any more, but the server may be at work on the call until the
     /// uptime `until`: the places count until then. The first such time holds.
     pub fn owed(&self, until: Duration) {
         let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX).clamp(1, TIME_NS_MAX);
-        self.0.turn(until, |from| from == OPEN, |calls, _| calls.owe(until));
+        self.0.turn(until, is_open, |calls, _| calls.owe(until));
     }
 
     /// The server is no longer at work on the call.
@@ -225,7 +255,7 @@ impl Places {
             ENDED,
             |from| from != ENDED,
             |calls, from| match from {
-                OPEN => calls.open = calls.open.saturating_sub(1),
+                OPEN => close(calls),
                 until => calls.settle(until),
             },
         );
