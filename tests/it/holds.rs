@@ -563,6 +563,40 @@ fn a_limit_that_comes_with_the_approval_counts_what_was_approved() {
 }
 
 #[test]
+fn a_client_that_is_told_to_call_again_pays_once() {
+    let mut line = Line::new();
+    let (asks, second) = (|id| call(id, "counted", json!({})), Duration::from_secs(1));
+    let mut hold = line.sends(&asks(1)).held();
+    for id in 2..5 {
+        line.now.uptime += second;
+        line.ends(&hold.call, pending()).unwrap();
+        hold = line.sends(&asks(id)).held();
+        // What one attempt has paid is used by one call, and by the same call alone.
+        for other in [asks(10 * id), call(10 * id + 1, "counted", json!({"a": 1}))] {
+            assert_eq!(line.sends(&other).told()["error"]["code"], -31002);
+        }
+    }
+    line.approved(&asks(4), &hold.call, &[grant(&hold)]).unwrap().sent();
+    assert_eq!(line.sends(&asks(5)).told()["error"]["code"], -31002, "a new call pays");
+}
+
+#[test]
+fn calling_again_without_a_pause_is_not_free() {
+    let mut line = Line::new();
+    let asks = |id| call(id, "counted", json!({}));
+    let hold = line.sends(&asks(1)).held();
+    line.ends(&hold.call, pending()).unwrap();
+    let hold = line.sends(&asks(2)).held();
+    line.ends(&hold.call, pending()).unwrap();
+    assert_eq!(line.sends(&asks(3)).told()["error"]["code"], -31002);
+    // A client that gives up leaves nothing.
+    let mut line = Line::new();
+    let hold = line.sends(&asks(1)).held();
+    drop(line.session.client_gone(&hold.call, line.now));
+    assert_eq!(line.sends(&asks(2)).told()["error"]["code"], -31002);
+}
+
+#[test]
 fn a_held_call_has_its_place_before_its_grant_is_spent() {
     let mut line = Line::new();
     let asks = |id| call(id, "single", json!({}));

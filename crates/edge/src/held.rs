@@ -175,17 +175,26 @@ impl HeldRequest<'_> {
                 }
                 Err(state) => return self.end(&call, &end_of(state)),
             }
-            let weight = self.session.weight(&self.arrival.raw);
-            let turn = self.session.turn(weight.bytes).await;
-            let outcome = self.session.step_over(weight, Some(&call), |session, gate, now| {
-                let granted = (&*grants.granted, reserved.as_ref());
-                session.client_frame_approved(gate, self.arrival, &call, granted, now)
-            });
-            drop(turn);
+            let outcome = self.judge_again(&call, &grants.granted, reserved).await;
             asked.waits_on();
             let StepOutcome::Act(Act::Hold(next)) = outcome else { return outcome };
             left = next.apart();
         }
+    }
+
+    /// Judges the request of `call` once more, with what was granted and reserved for it.
+    async fn judge_again(
+        &self,
+        call: &CallId,
+        granted: &[Approval],
+        reserved: Option<Places>,
+    ) -> StepOutcome {
+        let weight = self.session.weight(&self.arrival.raw);
+        let _turn = self.session.turn(weight.bytes).await;
+        self.session.step_over(weight, Some(call), |session, gate, now| {
+            let granted = (granted, reserved.as_ref());
+            session.client_frame_approved(gate, self.arrival, call, granted, now)
+        })
     }
 
     /// Spends the grants of all `holds`, whose waiters are `places`. Returns the holds that need

@@ -23,8 +23,8 @@ use crate::wire::method::Method;
 use crate::wire::protocol::{Direction, Era, Protocol, Revision, Transport};
 
 use super::client::{Attempt, CallName};
-use super::holds::Paid;
 use super::owed::Unanswered;
+use super::payment::Paid;
 use super::redelivery::Redelivery;
 use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text};
 

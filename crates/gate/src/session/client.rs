@@ -40,10 +40,11 @@ use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::charges::CALL_BYTES;
 use super::expected::{Expected, reads_alike};
-use super::holds::{Asker, HeldCall, Paid};
+use super::holds::{Asker, HeldCall};
 use super::ids::alike;
 use super::legs::{Leg, Resumes};
 use super::owed::Unanswered;
+use super::payment::{Paid, Payment};
 use super::question::{Lookups, Question, client_of, protocol_of};
 use super::redaction::redactions;
 use super::{Arrival, CallFacts, Gate, InFlightCall, Session, id_text, sizes};
@@ -75,12 +76,14 @@ pub(super) struct ReasonedRefusal {
     pub(super) reasons: Vec<Reason>,
     /// What a person must approve, where the refusal is that nobody has.
     pub(super) hold: Option<Box<Hold>>,
+    /// What an earlier attempt has paid for it.
+    paid: Option<Payment>,
 }
 
 impl ReasonedRefusal {
     /// A refusal for these reasons.
     pub(super) fn new(refusal: Refusal, reasons: Vec<Reason>) -> Self {
-        Self { refusal, reasons, hold: None }
+        Self { refusal, reasons, hold: None, paid: None }
     }
 
     /// A refusal by a check of the gate itself.
@@ -122,7 +125,7 @@ impl Session {
         now: Now,
     ) -> Option<Step> {
         let held = self.take_held(call)?;
-        let paid = Paid::Held { limits: &held.limits, reserved };
+        let paid = Paid::Held { payment: &held.payment, reserved };
         Some(match self.read_frame(gate, &arrival.raw, now) {
             Ok((frame, leg)) => {
                 let (attempt, leg) = (Attempt::Held, leg.as_ref());
@@ -475,10 +478,12 @@ impl Session {
             None
         };
         let carried = resumes.as_ref().map_or(0, Resumes::bytes);
-        let limits = paid.and(limits(&decision.obligations));
-        let limited = sizes::limits(&limits);
+        let (earlier, reserved) = (refused.paid.as_ref(), None);
+        let paid = earlier.map_or(paid, |payment| Paid::Held { payment, reserved });
+        let limits = limits(&decision.obligations);
+        let payment = Payment::of(paid, limits, &hold, message.now.uptime);
         let shown = hold.all().map(|hold| hold.shown.len()).fold(0, usize::saturating_add);
-        let bytes = [CALL_BYTES, raw.len(), shown, message.facts.bytes(), carried, limited]
+        let bytes = [CALL_BYTES, raw.len(), shown, message.facts.bytes(), carried, payment.bytes()]
             .into_iter()
             .fold(sizes::id(id).saturating_mul(2), usize::saturating_add);
         let charge = match self.charge(message.gate, bytes) {
@@ -503,7 +508,7 @@ impl Session {
             bytes: raw.len(),
             calls_tool,
             resumes,
-            limits,
+            payment,
             _charge: charge,
         });
         let unrecorded = Refusal::unrecorded(message.addressee());
@@ -741,6 +746,51 @@ fn discharge(
     asker: Option<Asker<'_>>,
     now: Now,
 ) -> Result<Discharged, ReasonedRefusal> {
+    let Some(payment) = asker.and_then(|asker| paid_before(gate, question, decision, asker, now))
+    else {
+        return discharge_for(gate, question, decision, asker, now);
+    };
+    let paid = Paid::Held { payment: &payment, reserved: None };
+    let asker = asker.map(|asker| Asker { paid, ..asker });
+    discharge_for(gate, question, decision, asker, now).map_err(|mut refused| {
+        if refused.hold.is_some() {
+            refused.paid = Some(payment.clone());
+        } else {
+            gate.payments.put(payment.clone());
+        }
+        refused
+    })
+}
+
+/// What an earlier attempt has paid for a call that a rule holds.
+fn paid_before(
+    gate: &Gate,
+    question: &Question<'_>,
+    decision: &Decision,
+    asker: Asker<'_>,
+    now: Now,
+) -> Option<Payment> {
+    let has_paid = !matches!(asker.paid, Paid::Nothing);
+    if has_paid || decision.effect == Effect::Deny || gate.payments.is_empty() {
+        return None;
+    }
+    let rule = decision.obligations.iter().find_map(|obligation| match obligation {
+        Obligation::Hold(rule) => Some(rule),
+        _ => None,
+    })?;
+    let edited = edited(gate, question, decision, &mut Obligations::default()).ok()?;
+    let shown = hold::shown(edited.as_ref().unwrap_or(question.frame).params());
+    gate.payments.take(&asker.hold(question, shown, rule, decision).key, now.uptime)
+}
+
+/// [`discharge`] for an asker whose payments are known.
+fn discharge_for(
+    gate: &Gate,
+    question: &Question<'_>,
+    decision: &Decision,
+    asker: Option<Asker<'_>>,
+    now: Now,
+) -> Result<Discharged, ReasonedRefusal> {
     let mut obligations = Obligations::default();
     for limit in limits(&decision.obligations) {
         obligations.push(format!("limit:{}", limit.code));
@@ -760,6 +810,29 @@ fn discharge(
     if decision.effect == Effect::Deny {
         return Err(ReasonedRefusal::new(Refusal::Denied, Vec::new()));
     }
+    let edited = edited(gate, question, decision, &mut obligations)?;
+    for obligation in &decision.obligations {
+        // Recorded here, discharged when the answer comes.
+        if let Obligation::Redact { code, .. } = obligation {
+            obligations.push(format!("redact:{code}"));
+        }
+    }
+    let passing = edited.as_ref().unwrap_or(question.frame);
+    approved(question, passing, decision, asker, &mut obligations)?;
+    Ok(Discharged { edited, obligations, places })
+}
+
+/// The message with the arguments that a decision sets, if it sets any.
+///
+/// # Errors
+///
+/// One cannot be set.
+fn edited(
+    gate: &Gate,
+    question: &Question<'_>,
+    decision: &Decision,
+    obligations: &mut Obligations,
+) -> Result<Option<Frame>, ReasonedRefusal> {
     let mut edited = None;
     for obligation in &decision.obligations {
         if let Obligation::Set { pointer, value } = obligation {
@@ -773,15 +846,7 @@ fn discharge(
             obligations.push(format!("set:{pointer}"));
         }
     }
-    for obligation in &decision.obligations {
-        // Recorded here, discharged when the answer comes.
-        if let Obligation::Redact { code, .. } = obligation {
-            obligations.push(format!("redact:{code}"));
-        }
-    }
-    let passing = edited.as_ref().unwrap_or(question.frame);
-    approved(question, passing, decision, asker, &mut obligations)?;
-    Ok(Discharged { edited, obligations, places })
+    Ok(edited)
 }
 
 /// Discharges the holds of a decision, with what was granted for the message `passing`.

@@ -25,6 +25,8 @@ use crate::wire::hex::{hex, write_hex};
 use crate::wire::mac::keyed;
 use crate::wire::protocol::Era;
 
+use super::payment::Payments;
+
 /// What the key of call ids is derived with. No frame is these bytes, so no digest is the key.
 const CALL_IDS: &[u8] = b"bartizan call ids\0";
 /// Length of a call id before it is written as hexadecimal digits, bytes.
@@ -75,6 +77,7 @@ pub struct Gate {
     pub(super) config: GateConfig,
     pdp: ArcSwap<Arc<dyn Pdp>>,
     pub(super) limits: RateLimits,
+    pub(super) payments: Payments,
     calls: AtomicU64,
     call_ids: Hmac<Sha256>,
     digest: Hmac<Sha256>,
@@ -103,7 +106,8 @@ impl Gate {
         let memory = MemoryBudget::new(Self::MEMORY_BYTES_DEFAULT);
         let (calls, inputs) = (AtomicU64::new(0), Inputs::None);
         let seals = vec![digest.clone()];
-        Self { config, pdp, limits, calls, call_ids, digest, seals, inputs, memory }
+        let payments = Payments::default();
+        Self { config, pdp, limits, payments, calls, call_ids, digest, seals, inputs, memory }
     }
 
     /// The function from the number of a call to its id: HMAC-SHA-256 under a key that is derived

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::duty::decision::{Decision, HoldRule, Limit, Origin, Reason};
+use crate::duty::decision::{Decision, HoldRule, Origin, Reason};
 use crate::duty::limit::{Exceeded, Places};
 use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Finding, Now, micros};
 use crate::evidence::refusal::{Addressee, Refusal};
@@ -23,6 +23,7 @@ use crate::wire::frame::{Frame, Id, write_id};
 
 use super::expected::reads_alike;
 use super::legs::Resumes;
+use super::payment::{Paid, Payment};
 use super::protected::RefusalForm;
 use super::question::Question;
 use super::{CallFacts, Gate, Session, id_text};
@@ -43,9 +44,8 @@ pub(super) struct HeldCall {
     pub(super) calls_tool: bool,
     /// The way in which its client calls again by itself, if it can.
     pub(super) resumes: Option<Resumes>,
-    /// The limits of the decisions that held it: it has paid their rates, and needs a place in those
-    /// of calls in flight once it is granted.
-    pub(super) limits: Vec<Limit>,
+    /// What it has paid of its limits; it needs a place in those of calls in flight once it is granted.
+    pub(super) payment: Payment,
     /// The memory of all this, and of the request itself, which the edge keeps.
     pub(super) _charge: Charge,
 }
@@ -59,53 +59,6 @@ pub(super) struct Asker<'a> {
     pub(super) approvals: &'a [Approval],
     /// What it has of its limits already.
     pub(super) paid: Paid<'a>,
-}
-
-/// What a message has of its limits before it is judged.
-#[derive(Clone, Copy)]
-pub(super) enum Paid<'a> {
-    Nothing,
-    /// It is sent once more, so it has paid all rates.
-    Rates,
-    /// It was held. It has paid the rates of these limits, and may have places reserved. A limit that
-    /// came with the approval is paid now.
-    Held {
-        limits: &'a [Limit],
-        reserved: Option<&'a Places>,
-    },
-}
-
-impl<'a> Paid<'a> {
-    /// Whether it has paid the rate of `limit`.
-    pub(super) fn covers(self, limit: &Limit) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Rates => true,
-            Self::Held { limits, .. } => limits.contains(limit),
-        }
-    }
-
-    /// Its places in limits of calls in flight, which it has before its grants are spent.
-    pub(super) fn reserved(self) -> Option<&'a Places> {
-        match self {
-            Self::Nothing | Self::Rates => None,
-            Self::Held { reserved, .. } => reserved,
-        }
-    }
-
-    /// The limits that it has paid before, and those of the decision that holds it now.
-    pub(super) fn and<'l>(self, now: impl Iterator<Item = &'l Limit>) -> Vec<Limit> {
-        let mut limits = match self {
-            Self::Held { limits, .. } => limits.to_vec(),
-            Self::Nothing | Self::Rates => Vec::new(),
-        };
-        for limit in now {
-            if !limits.contains(limit) {
-                limits.push(limit.clone());
-            }
-        }
-        limits
-    }
 }
 
 impl Asker<'_> {
@@ -190,7 +143,7 @@ impl Session {
         now: Now,
     ) -> Option<Result<Option<Places>, Exceeded>> {
         let held = self.held.iter().find(|held| held.facts.call == *call)?;
-        Some(gate.limits().reserve(held.limits.iter(), now.uptime))
+        Some(gate.limits().reserve(held.payment.limits().iter(), now.uptime))
     }
 
     /// Ends a held request that does not pass. The act is `Deliver`. `None` if it no longer waits.
@@ -203,6 +156,7 @@ impl Session {
     ) -> Option<Step> {
         let held = self.take_held(call)?;
         if let HoldEnd::Pending { hold, state, page, .. } = &mut end {
+            gate.payments.leave(&held.payment, now.uptime.saturating_sub(held.started));
             *state = held.resumes.as_ref().map(|it| self.state_of(gate, hold, &it.carried, now));
             // Where a state can be sent but no question, only the state is.
             if held.resumes.as_ref().is_some_and(|it| !it.asks) {

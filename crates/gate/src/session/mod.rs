@@ -12,6 +12,7 @@ pub mod tasks;
 mod ids;
 mod definitions;
 pub mod protected;
+mod payment;
 mod enforcement;
 mod expected;
 mod owed;
