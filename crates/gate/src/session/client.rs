@@ -77,7 +77,7 @@ pub(super) struct ReasonedRefusal {
     /// What a person must approve, where the refusal is that nobody has.
     pub(super) hold: Option<Box<Hold>>,
     /// What an earlier attempt has paid for it.
-    paid: Option<Payment>,
+    paid: Option<Box<Payment>>,
 }
 
 impl ReasonedRefusal {
@@ -478,7 +478,7 @@ impl Session {
             None
         };
         let carried = resumes.as_ref().map_or(0, Resumes::bytes);
-        let (earlier, reserved) = (refused.paid.as_ref(), None);
+        let (earlier, reserved) = (refused.paid.as_deref(), None);
         let paid = earlier.map_or(paid, |payment| Paid::Held { payment, reserved });
         let limits = limits(&decision.obligations);
         let payment = Payment::of(paid, limits, &hold, message.now.uptime);
@@ -754,7 +754,7 @@ fn discharge(
     let asker = asker.map(|asker| Asker { paid, ..asker });
     discharge_for(gate, question, decision, asker, now).map_err(|mut refused| {
         if refused.hold.is_some() {
-            refused.paid = Some(payment.clone());
+            refused.paid = Some(Box::new(payment.clone()));
         } else {
             gate.payments.put(payment.clone());
         }
@@ -776,7 +776,7 @@ fn paid_before(
     }
     let rule = decision.obligations.iter().find_map(|obligation| match obligation {
         Obligation::Hold(rule) => Some(rule),
-        _ => None,
+        Obligation::Limit(_) | Obligation::Set { .. } | Obligation::Redact { .. } => None,
     })?;
     let edited = edited(gate, question, decision, &mut Obligations::default()).ok()?;
     let shown = hold::shown(edited.as_ref().unwrap_or(question.frame).params());
