@@ -296,10 +296,12 @@ impl HeldRequest<'_> {
             }
             tokio::select! {
                 biased;
-                state = decided.as_mut(), if !granted => match state {
-                    HoldState::Granted => granted = true,
-                    state => return Ended::Decided(state),
-                },
+                state = decided.as_mut(), if !granted => {
+                    if state != HoldState::Granted {
+                        return Ended::Decided(state);
+                    }
+                    granted = true;
+                }
                 () = changed => {}
                 () = sleep(PLACE_EVERY), if granted => {}
                 () = over.as_mut() => return Ended::Over,
