@@ -39,6 +39,8 @@ pub(super) struct ApprovalsArgs {
 #[derive(Debug, clap::Subcommand)]
 enum ApprovalsCommand {
     /// List held calls
+    ///
+    /// The beginning of the arguments stands last, as far as the terminal has room; `show` has all.
     List(ListArgs),
     /// Show one held call whole, and what differs from the last one that was granted
     ///
@@ -51,6 +53,9 @@ enum ApprovalsCommand {
     /// Refuse a held call
     Refuse(RefuseArgs),
     /// Print held calls as they come, and what becomes of them
+    ///
+    /// Each grant, refusal, expiry, cancel and use is a line. If the firewall goes away, it waits and
+    /// connects again.
     Watch(WatchArgs),
 }
 
@@ -61,7 +66,7 @@ struct AdminArgs {
     /// `http://127.0.0.1:7071`.
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
-    /// The configuration file of the firewall, YAML, for its `admin` address.
+    /// The configuration file of the firewall, YAML, for its `admin` address. Secrets are not read.
     #[arg(short, long, value_name = "FILE", env = "BARTIZAN_CONFIG")]
     config: Option<PathBuf>,
     /// A file with the token of an approver. Default: the variable `BARTIZAN_APPROVER_TOKEN`.
@@ -79,9 +84,9 @@ struct AdminArgs {
 struct ListArgs {
     #[command(flatten)]
     admin: AdminArgs,
-    /// Only held calls in this state.
+    /// Only held calls in this state; `ended` means all but pending and granted.
     #[arg(long, default_value = "pending", value_parser = ["pending", "granted", "refused",
-        "expired", "cancelled", "spent", "unknown", "all"])]
+        "expired", "cancelled", "spent", "unknown", "ended", "all"])]
     state: String,
 }
 
@@ -146,7 +151,13 @@ async fn list(args: ListArgs) -> Result<ExitCode, Failure> {
         return print(&page.text);
     }
     let held = page.read()?;
-    print(&show::table(&held, &args.state))
+    print(&show::table(&held, &args.state, columns()))
+}
+
+/// Columns of the terminal that standard output is, if it is one.
+fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
 async fn show(args: ShowArgs) -> Result<ExitCode, Failure> {
@@ -160,6 +171,7 @@ async fn show(args: ShowArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn grant(args: GrantArgs) -> Result<ExitCode, Failure> {
+    check_reason(&args.reason)?;
     let client = Client::new(&args.admin)?;
     let id = whole_id(&client, &args.id).await?;
     let held = client.one(&id).await?.read()?;
@@ -182,11 +194,22 @@ async fn grant(args: GrantArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn refuse(args: RefuseArgs) -> Result<ExitCode, Failure> {
+    check_reason(&args.reason)?;
     let client = Client::new(&args.admin)?;
     let id = whole_id(&client, &args.id).await?;
     let body = AnswerBody { digest: None, reason: &args.reason, scope: None };
     let now = client.answer(&id, "refuse", &body).await?;
     told(&now, args.admin.json)
+}
+
+/// A reason without words would be none.
+fn check_reason(reason: &str) -> Result<(), Failure> {
+    if !reason.trim().is_empty() {
+        return Ok(());
+    }
+    let hint = "say in a few words why, such as `--reason 'change CH-1042'`: the journal keeps it, and \
+                other approvers read it";
+    Err(Failure::usage("--reason", "is blank, and an answer needs a reason").hint(hint))
 }
 
 /// Prints what a hold is after an answer.

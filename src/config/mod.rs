@@ -49,6 +49,7 @@ mod replicas;
 mod log;
 mod warnings;
 mod wrap;
+mod part;
 
 pub use approvals::{ApprovalsConfig, ApproverConfig};
 pub use audit::{AuditConfig, DecisionLogsConfig, OtlpConfig};
@@ -134,24 +135,11 @@ enum Agents {
 impl Config {
     /// Reads the file at `path`. Paths in it are relative to its directory.
     pub fn read(path: &Path) -> Result<Self, Problems> {
-        let text = match read_file(path, FILE_BYTES_MAX.saturating_add(1)) {
-            Ok(bytes) => String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()),
-            Err(error) => Err(format!("it cannot be read: {error}")),
-        };
-        match text {
-            Ok(text) => {
-                let base = path.parent().unwrap_or_else(|| Path::new(""));
-                let mut config = Self::parse(&text, base, &|name| std::env::var(name).ok())?;
-                config.own_files.push(path.to_owned());
-                Ok(config)
-            }
-            Err(what) => {
-                let mut problems = Problems::default();
-                let hint = "name a configuration file with `-c`";
-                problems.push(&Location::named(""), what, hint);
-                Err(problems)
-            }
-        }
+        let text = text_of(path)?;
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        let mut config = Self::parse(&text, base, &|name| std::env::var(name).ok())?;
+        config.own_files.push(path.to_owned());
+        Ok(config)
     }
 
     /// Reads `text`, with paths in it relative to `base` and variables from `env`. Looks at the
@@ -295,6 +283,19 @@ impl Config {
             digest_key,
         }
     }
+}
+
+/// The text of the file at `path`.
+fn text_of(path: &Path) -> Result<String, Problems> {
+    let text = match read_file(path, FILE_BYTES_MAX.saturating_add(1)) {
+        Ok(bytes) => String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()),
+        Err(error) => Err(format!("it cannot be read: {error}")),
+    };
+    text.map_err(|what| {
+        let mut problems = Problems::default();
+        problems.push(&Location::named(""), what, "name a configuration file with `-c`");
+        problems
+    })
 }
 
 /// The tree of a file's text.

@@ -14,6 +14,7 @@ use bartizan_edge::Shared;
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::Approvers;
 use bartizan_edge::admin::overview::Overview;
+use bartizan_edge::admin::record;
 use bartizan_edge::admin::sign_in::{ClientConfig, People, SignIn, SignInConfig};
 use bartizan_edge::clock::Clock;
 use bartizan_edge::held::Holding;
@@ -65,7 +66,7 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
 }
 
 /// What approvers reach, `overview` included; `None` if nobody may answer. From now on it is written
-/// down in time which holds are over, and webhooks are told.
+/// down in time which holds are over, the journal has what becomes of each, and webhooks are told.
 ///
 /// # Errors
 ///
@@ -79,6 +80,7 @@ pub(super) fn answering(
     let Some(Holding { approvals, .. }) = &shared.holding else { return Ok(None) };
     let sign_in = sign_in(&config.approvals)?;
     let webhooks = Webhooks::open(config)?;
+    record::keep_states(approvals, shared);
     let tended = Arc::clone(approvals);
     keep_running(shared, "held calls", move || Arc::clone(&tended).tend());
     tell_losses(approvals, shared);

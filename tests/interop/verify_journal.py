@@ -35,7 +35,7 @@ if not lines:
     fail(1, ".", "there is no journal")
 
 EVENTS = (
-    "start stop intent hold approval denial outcome notice drop repeated policy store webhook recovery gap rotation".split()
+    "start stop intent hold hold_state approval denial outcome notice drop repeated policy store webhook recovery gap rotation".split()
 )
 fresh = False  # Only `start` and what follows it in a recovery was read since the last start.
 prev, last_file, owed = "0" * 64, None, {}

@@ -21,12 +21,14 @@ use bartizan_approvals::store::memory::MemoryStore;
 use bartizan_approvals::{ApprovalLimits, Approvals, Approver, HoldState, Waiter};
 use bartizan_edge::admin::api::ApprovalsApi;
 use bartizan_edge::admin::approvers::{Approvers, TokenDigest};
+use bartizan_edge::admin::record::keep_states;
 use bartizan_edge::admin::{AdminListener, CONNECTIONS_MAX, Readiness};
-use bartizan_gate::evidence::record::{AuditRecord, Event, Finding};
+use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now};
 use bartizan_gate::question::hold::{GrantScope, Hold, HoldKey};
 use bartizan_testing::Sink;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::http_edge::rig::{Client, Reply, shared};
@@ -112,7 +114,17 @@ impl Desk {
         let clock = shared.clock;
         let store = Box::new(MemoryStore::new());
         let opened = Approvals::open(store, limits, Box::new(move || clock.now()));
-        let approvals = Arc::new(opened.unwrap());
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::serve(tcp, Arc::new(opened.unwrap()), shared, sink, make)
+    }
+
+    fn serve(
+        tcp: std::net::TcpListener,
+        approvals: Arc<Approvals>,
+        shared: bartizan_edge::Shared,
+        sink: Arc<Sink>,
+        make: impl FnOnce(ApprovalsApi) -> ApprovalsApi,
+    ) -> Self {
         let known =
             [("alice", ALICE, "on-call"), ("bob", BOB, "leads"), ("agent", AGENT, "on-call")].map(
                 |(id, token, group)| {
@@ -122,13 +134,29 @@ impl Desk {
             );
         let approvers = Approvers::new(known);
         let api = make(ApprovalsApi::new(Arc::clone(&approvals), approvers, shared.clone()));
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let admin =
             AdminListener::new(tcp, Readiness::new(), shared.tasks.clone(), shared.closing.clone())
                 .with_approvals(api);
         let address = admin.local_addr().unwrap();
         let serving = TaskTracker::new().spawn(admin.start().unwrap());
         Self { address, approvals, sink, shared, serving }
+    }
+
+    /// Stops listening, as a firewall that ends does.
+    async fn close(&mut self) {
+        self.shared.closing.cancel();
+        self.shared.tasks.close();
+        (&mut self.serving).await.unwrap();
+    }
+
+    /// Listens at the same address again, with the same holds.
+    fn again(&self) -> Self {
+        let tcp = std::net::TcpListener::bind(self.address).unwrap();
+        let mut shared = self.shared.clone();
+        shared.tasks = TaskTracker::new();
+        shared.closing = CancellationToken::new();
+        let (approvals, sink) = (Arc::clone(&self.approvals), Arc::clone(&self.sink));
+        Self::serve(tcp, approvals, shared, sink, |api| api)
     }
 
     pub(crate) fn ask(&self, hold: &Hold) -> Waiter {
@@ -167,7 +195,7 @@ impl Desk {
         let answers = records.iter().filter(|it| it.event == Event::Approval).map(|it| {
             let facts = it.approval.as_ref().unwrap();
             let error = it.error_type.as_ref().map(ToString::to_string);
-            (facts.by.to_string(), facts.answer.to_owned(), error)
+            (facts.by.as_deref().unwrap_or_default().to_owned(), facts.answer.to_owned(), error)
         });
         answers.collect()
     }
@@ -185,6 +213,11 @@ fn bearer(token: &str) -> String {
 
 fn read(reply: &Reply) -> Value {
     serde_json::from_slice(&reply.body).unwrap_or_else(|_| panic!("{reply:?}"))
+}
+
+/// `time` after `now`, on both clocks.
+fn after(now: Now, time: Duration) -> Now {
+    Now { uptime: now.uptime.saturating_add(time), wall: now.wall.checked_add(time).unwrap() }
 }
 
 /// The status and the code of an error.
@@ -824,4 +857,71 @@ async fn without_approvers_there_is_no_such_path() {
         assert_eq!(client.reply().await.status, 404);
     }
     serving.abort();
+}
+
+/// What becomes of each hold is one record, also if nobody waits for it or it is like another one.
+#[tokio::test]
+async fn each_end_of_a_hold_has_a_record_of_its_own() {
+    let desk = Desk::open();
+    keep_states(&desk.approvals, &desk.shared);
+    let granted = desk.ask(&hold("publish", r#"{"n":1}"#, 1));
+    let refused = desk.ask(&hold("publish", r#"{"n":2}"#, 1)).id().to_string();
+    let expired = [3, 4].map(|n| desk.ask(&hold("publish", &format!(r#"{{"n":{n}}}"#), 1)));
+    let cancelled = desk.ask(&hold("publish", r#"{"n":5}"#, 1));
+    let id = granted.id().to_string();
+    let body = json!({"digest": desk.digest(&id).await, "reason": "checked"});
+    assert_eq!(state(&desk.post(&format!("/approvals/{id}/grant"), ALICE, &body).await), "granted");
+    let path = format!("/approvals/{refused}/refuse");
+    assert_eq!(state(&desk.post(&path, ALICE, &json!({"reason": "not now"})).await), "refused");
+    granted.spend(desk.shared.now()).unwrap();
+    let left = cancelled.id().to_string();
+    cancelled.cancel(desk.shared.now());
+    let mut over: Vec<String> = expired.iter().map(|it| it.id().to_string()).collect();
+    drop(expired);
+    let later = after(desk.shared.now(), Duration::from_mins(11));
+    desk.approvals.tick(later);
+    desk.approvals.tick(later);
+
+    let records = desk.records();
+    let states = records.iter().filter(|it| it.event == Event::HoldState).map(|it| {
+        let facts = it.approval.as_ref().unwrap();
+        let (by, why) = (facts.by.as_deref(), facts.reason.as_deref());
+        assert_eq!(it.call.as_deref(), Some("call-of-publish"));
+        assert_eq!(it.target.as_ref().unwrap().tool.as_deref(), Some("publish"));
+        (facts.hold.to_string(), facts.answer, by.map(str::to_owned), why.map(str::to_owned))
+    });
+    let mut states: Vec<_> = states.collect();
+    let mut ends = states.split_off(4);
+    let (alice, checked) = (Some("alice".to_owned()), Some("checked".to_owned()));
+    assert_eq!(
+        states,
+        [
+            (id.clone(), "granted", alice.clone(), checked.clone()),
+            (refused, "refused", alice.clone(), Some("not now".to_owned())),
+            (id, "spent", alice, checked),
+            (left, "cancelled", None, None),
+        ]
+    );
+    ends.sort();
+    over.sort();
+    let over: Vec<_> = over.into_iter().map(|id| (id, "expired", None, None)).collect();
+    assert_eq!(ends, over);
+}
+
+/// A grant is for one policy: another one makes it worthless, and one that was used is none.
+#[tokio::test]
+async fn unused_grants_of_another_policy_are_counted() {
+    let desk = Desk::open();
+    let waiters = ["one", "two", "three"].map(|tool| desk.ask(&hold(tool, "{}", 1)));
+    for waiter in waiters.iter().take(2) {
+        let id = waiter.id().to_string();
+        let body = json!({"digest": desk.digest(&id).await, "reason": "checked"});
+        let reply = desk.post(&format!("/approvals/{id}/grant"), ALICE, &body).await;
+        assert_eq!(state(&reply), "granted");
+    }
+    let counts = || ["sha256:0", "sha256:1"].map(|it| desk.approvals.worthless_grants(it));
+    assert_eq!(counts(), [0, 2]);
+    let [one, ..] = waiters;
+    one.spend(desk.shared.now()).unwrap();
+    assert_eq!(counts(), [0, 1]);
 }

@@ -111,7 +111,7 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
             ApprovalFacts {
                 hold: text.into(),
                 answer: "refuse",
-                by: text.into(),
+                by: Some(text.into()),
                 reason: Some(text.into()),
                 scope: Some(text.into()),
             }

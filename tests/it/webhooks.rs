@@ -300,7 +300,7 @@ impl Desk {
         let answers = records.iter().filter(|it| it.event == Event::Approval).map(|it| {
             let facts = it.approval.as_ref().unwrap();
             let error = it.error_type.as_ref().map(ToString::to_string);
-            (facts.by.to_string(), facts.answer, error)
+            (facts.by.as_deref().unwrap_or_default().to_owned(), facts.answer, error)
         });
         answers.collect()
     }

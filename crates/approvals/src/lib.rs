@@ -22,6 +22,6 @@ pub mod service;
 pub use ledger::{AnswerError, Approver};
 pub use limits::{ApprovalLimits, Bound, NoHold};
 pub use record::{HoldState, Verdict};
-pub use service::{Approvals, Clock, Waiter};
+pub use service::{Approvals, Clock, Waiter, Witness};
 pub use store::embedded::{EmbeddedStore, OpenError};
 pub use view::{AnswerView, HoldView, ScopeView};

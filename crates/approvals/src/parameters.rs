@@ -26,6 +26,89 @@ const LIMITS: DocumentLimits = DocumentLimits {
     values_max: 1 << 24,
 };
 
+/// Characters of an excerpt.
+const EXCERPT_CHARS_MAX: usize = 160;
+/// Bytes that are looked at for an excerpt. A list has many, so no text is read whole.
+const EXCERPT_BYTES_MAX: usize = 4096;
+
+/// How the arguments of a call begin, on one line and with nothing invisible: of `shown`, which has the
+/// parameters, the value of the member `arguments`, or all of it if its beginning has none. A `…` ends
+/// what is cut.
+pub fn excerpt(shown: &str) -> String {
+    let start = shown.get(..shown.floor_char_boundary(EXCERPT_BYTES_MAX)).unwrap_or_default();
+    let from = arguments_of(start).unwrap_or_default();
+    let arguments = start.get(from..).unwrap_or_default();
+    let arguments = if from > 0 && start.len() == shown.len() {
+        // Without the brace that ends the parameters, unless other members follow.
+        whole_value(arguments).unwrap_or(arguments)
+    } else {
+        arguments
+    };
+    let arguments = arguments.trim_ascii();
+    let cut: String = arguments.chars().take(EXCERPT_CHARS_MAX).collect();
+    let whole = cut.len() == arguments.len() && start.len() == shown.len();
+    let mut out = inert::escaped(&cut).replace('\n', " ");
+    if !whole {
+        out.push('…');
+    }
+    out
+}
+
+/// Where the value of the member `arguments` of an object begins.
+fn arguments_of(text: &str) -> Option<usize> {
+    let mut scan = Scan::default();
+    let mut key_from = 0_usize;
+    for (at, byte) in text.bytes().enumerate() {
+        let was_in_text = scan.in_text;
+        scan.take(byte);
+        match (was_in_text, scan.in_text) {
+            (false, true) => key_from = at,
+            (false, false) if byte == b':' && scan.depth == 1 => {
+                let key = text.get(key_from..at)?.trim_ascii_end();
+                if key == "\"arguments\"" {
+                    return at.checked_add(1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The value that `text` begins with, if it is an object or an array that ends in it.
+fn whole_value(text: &str) -> Option<&str> {
+    let mut scan = Scan::default();
+    for (at, byte) in text.bytes().enumerate() {
+        let before = scan.depth;
+        scan.take(byte);
+        if before == 1 && scan.depth == 0 {
+            return text.get(..at.checked_add(1)?);
+        }
+    }
+    None
+}
+
+/// The place in a JSON text, byte by byte.
+#[derive(Debug, Default)]
+struct Scan {
+    depth: usize,
+    in_text: bool,
+    escaped: bool,
+}
+
+impl Scan {
+    fn take(&mut self, byte: u8) {
+        match byte {
+            _ if self.escaped => self.escaped = false,
+            b'\\' if self.in_text => self.escaped = true,
+            b'"' => self.in_text = !self.in_text,
+            b'{' | b'[' if !self.in_text => self.depth = self.depth.saturating_add(1),
+            b'}' | b']' if !self.in_text => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+}
+
 /// A JSON text that was read.
 pub struct Parameters(Document);
 
@@ -292,6 +375,32 @@ mod tests {
         let long = format!("{{\"a\":\"{}\"}}", "x".repeat(100_000));
         let found = read(&long).differences(&read("{}"));
         assert!(found.starts_with("  + /a: \"xxx") && found.ends_with("… (100000 characters)\n"));
+    }
+
+    #[test]
+    fn an_excerpt_is_the_beginning_of_the_arguments_on_one_line() {
+        for (shown, expected) in [
+            (r#"{"name":"publish","arguments":{"n":1}}"#, r#"{"n":1}"#),
+            (r#"{"arguments" : {"a":["}"]} ,"name":"publish"}"#, r#"{"a":["}"]}"#),
+            (
+                r#"{"name":"\",\"arguments\":{}","_meta":{"arguments":{"x":1}},"arguments":{"y":2}}"#,
+                r#"{"y":2}"#,
+            ),
+            (r#"{"uri":"file:///x"}"#, r#"{"uri":"file:///x"}"#),
+            (r#"{"name":"arguments","x":1}"#, r#"{"name":"arguments","x":1}"#),
+            ("{\"arguments\":{\"a\":\"\u{1b}[2J\u{202e}\"}}", r#"{"a":"\u001b[2J\u202e"}"#),
+            ("no json\n", "no json"),
+            ("", ""),
+        ] {
+            assert_eq!(excerpt(shown), expected, "{shown}");
+        }
+        for long in ["é".repeat(10_000), format!("{{\"arguments\":\"{}\"}}", "x".repeat(300))] {
+            let found = excerpt(&long);
+            assert_eq!(
+                (found.chars().count(), found.ends_with('…')),
+                (EXCERPT_CHARS_MAX + 1, true)
+            );
+        }
     }
 
     #[test]

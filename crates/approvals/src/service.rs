@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bartizan_gate::duty::hold::{Hold, HoldId};
@@ -40,6 +40,10 @@ const ID_BYTES: usize = 16;
 /// Both clocks, now.
 pub type Clock = Box<dyn Fn() -> Now + Send + Sync>;
 
+/// Is told of each hold that got into a state other than pending, once for each state, by the process
+/// that has stored it. It may wait for a disk; it must not ask [`Approvals`] for a change.
+pub type Witness = Box<dyn Fn(&HoldView) + Send + Sync>;
+
 /// The holds of this program.
 pub struct Approvals {
     store: Box<dyn Store>,
@@ -48,6 +52,7 @@ pub struct Approvals {
     inner: Mutex<Inner>,
     changes: watch::Sender<u64>,
     losses: watch::Sender<u64>,
+    witness: OnceLock<Witness>,
 }
 
 /// What only the one who changes something needs.
@@ -66,6 +71,8 @@ struct Writer {
 struct Inner {
     ledger: Ledger,
     waiting: BTreeMap<Box<str>, Waiting>,
+    /// Holds that got into another state when the store was opened, until there is a witness.
+    unwitnessed: Vec<HoldView>,
     /// Why the store failed at the last attempt.
     fault: Option<StoreError>,
 }
@@ -111,6 +118,7 @@ impl Approvals {
         let failed = |error: StoreError| OpenError::Fault(error.cause);
         let now = clock();
         let exclusive = store.is_exclusive();
+        let mut inherited = Vec::new();
         let (mut delta, fault) = match store.changes_since(0) {
             Ok(delta) => (delta, None),
             Err(error) if exclusive => return Err(failed(error)),
@@ -122,7 +130,9 @@ impl Approvals {
         if exclusive {
             let wall_ms = wall_ms(now);
             let set_back = wall_ms < delta.mark_ms;
-            let plan = Ledger::new(limits.clone(), delta, now).inherit(set_back, wall_ms);
+            let ledger = Ledger::new(limits.clone(), delta, now);
+            let plan = ledger.inherit(set_back, wall_ms);
+            inherited = moved(&ledger, &plan.writes);
             if !plan.outcome.is_empty() || set_back {
                 tracing::warn!(
                     unknown = plan.outcome.len(),
@@ -145,7 +155,8 @@ impl Approvals {
             gone_back: false,
         };
         let ledger = Ledger::new(limits, delta, now);
-        let inner = Inner { ledger, waiting: BTreeMap::new(), fault };
+        let mut inner = Inner { ledger, waiting: BTreeMap::new(), unwitnessed: Vec::new(), fault };
+        inner.unwitnessed = inner.summaries(&inherited, now);
         Ok(Self {
             store,
             clock,
@@ -153,7 +164,21 @@ impl Approvals {
             inner: Mutex::new(inner),
             changes: watch::Sender::new(0),
             losses: watch::Sender::new(0),
+            witness: OnceLock::new(),
         })
+    }
+
+    /// Tells `witness` of each hold that gets into another state from now on, and of those that did
+    /// when the store was opened. Only the first witness counts.
+    ///
+    /// It is told after the store has the state, so a process that is killed between the two never
+    /// tells it.
+    pub fn set_witness(&self, witness: Witness) {
+        let writer = lock(&self.writer);
+        let earlier = std::mem::take(&mut lock(&self.inner).unwitnessed);
+        let witness = self.witness.get_or_init(|| witness);
+        earlier.iter().for_each(witness);
+        drop(writer);
     }
 
     /// Holds a call: it attaches to the open hold of the same key, uses a wider grant, or gets a new
@@ -194,17 +219,19 @@ impl Approvals {
 
     /// The same without the parameters of the calls, and `max` at most: of those that are pending the
     /// ones that were asked first, else the ones that were asked last. With `before`, the id of a hold,
-    /// only those that were asked before it; none if it is not known any more. Also how many more there
-    /// are.
+    /// only those that were asked before it; none if it is not known any more. Holds that got into their
+    /// state before `since_ms` (milliseconds since 1970) are no part of it. Also how many more there are.
     pub fn summaries(
         &self,
         states: &[HoldState],
+        since_ms: u64,
         max: usize,
         before: Option<&str>,
     ) -> (Vec<HoldView>, usize) {
         let now = (self.clock)();
         let inner = lock(&self.inner);
         let mut holds = inner.in_states(states, now);
+        holds.retain(|hold| hold.changed_ms >= since_ms);
         if let Some(before) = before {
             let end = inner.ledger.hold(before).map(asked_order);
             holds.retain(|hold| end.is_some_and(|end| asked_order(hold) < end));
@@ -226,6 +253,19 @@ impl Approvals {
         let ledger = &inner.ledger;
         let found = ledger.holds().filter(|hold| ledger.state(hold, at_ms) == state);
         found.map(|hold| hold.asked.id.clone()).collect()
+    }
+
+    /// How many holds were granted under another policy than `revision`, and not used. No call can use
+    /// them while `revision` decides: the same call has another key.
+    pub fn worthless_grants(&self, revision: &str) -> usize {
+        let now = (self.clock)();
+        let inner = lock(&self.inner);
+        let at_ms = inner.ledger.time(now);
+        let worthless = |hold: &&HoldRecord| {
+            inner.ledger.state(hold, at_ms) == HoldState::Granted
+                && *hold.asked.subject.revision != *revision
+        };
+        inner.ledger.open_holds().filter(worthless).count()
     }
 
     /// The hold `id`.
@@ -504,11 +544,11 @@ impl Approvals {
                     writer.cursor = version;
                 }
                 writer.mark_ms = writer.mark_ms.max(at_ms);
-                let mut inner = lock(&self.inner);
-                inner.ledger.apply(&plan.writes, version);
-                inner.recovered();
-                drop(inner);
+                let moved = self.apply(&plan.writes, version);
                 writer.in_doubt = doubt;
+                if let Some(witness) = self.witness.get() {
+                    moved.iter().for_each(witness);
+                }
                 if !plan.writes.is_empty() {
                     self.tell(Some(&plan.writes));
                 }
@@ -523,6 +563,19 @@ impl Approvals {
                 Err(Failed::Store)
             }
         }
+    }
+
+    /// Takes what the store has taken. Returns the holds that got into another state, if there is a
+    /// witness.
+    fn apply(&self, writes: &[Write], version: Version) -> Vec<HoldView> {
+        let mut inner = lock(&self.inner);
+        let ids = moved(&inner.ledger, writes);
+        inner.ledger.apply(writes, version);
+        inner.recovered();
+        if self.witness.get().is_none() {
+            return Vec::new();
+        }
+        inner.summaries(&ids, (self.clock)())
     }
 
     /// Takes what the store has and the ledger does not. If the store has lost something, or has a
@@ -615,6 +668,18 @@ impl Approvals {
     }
 }
 
+/// The ids of the holds that `writes` bring into another state than `ledger` has, pending excepted.
+fn moved(ledger: &Ledger, writes: &[Write]) -> Vec<Box<str>> {
+    let moved = writes.iter().filter_map(|write| match write {
+        Write::Put { record: Record::Hold(hold), .. } => {
+            let before = ledger.hold(&hold.asked.id).map_or(HoldState::Pending, |old| old.state);
+            (hold.state != before).then(|| hold.asked.id.clone())
+        }
+        Write::Put { .. } | Write::Remove { .. } => None,
+    });
+    moved.collect()
+}
+
 /// The hold that is put by `write`.
 fn hold_written(write: &Write) -> Option<&str> {
     match write {
@@ -624,6 +689,12 @@ fn hold_written(write: &Write) -> Option<&str> {
 }
 
 impl Inner {
+    fn summaries(&self, ids: &[Box<str>], now: Now) -> Vec<HoldView> {
+        let holds = ids.iter().filter_map(|id| self.ledger.hold(id));
+        // The stored state: a hold that was granted just before its end was granted first.
+        holds.map(|hold| HoldView { state: hold.state, ..self.summary(hold, now) }).collect()
+    }
+
     fn in_states(&self, states: &[HoldState], now: Now) -> Vec<&HoldRecord> {
         let at_ms = self.ledger.time(now);
         let is_in = |hold: &&HoldRecord| states.contains(&self.ledger.state(hold, at_ms));

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::clock::wall_ms;
 use crate::ledger::Ledger;
+use crate::parameters::excerpt;
 use crate::record::{Answer, HoldRecord, HoldState, Scope, Verdict};
 
 /// A wider grant that can be chosen.
@@ -86,6 +87,8 @@ pub struct HoldView {
     pub facts: BTreeMap<Box<str>, Box<str>>,
     /// The parameters as they would be sent: a JSON text, to be shown whole; empty in a summary.
     pub shown: Box<str>,
+    /// How the arguments begin, on one line, with nothing invisible; see [`excerpt`].
+    pub excerpt: Box<str>,
     /// Size of the parameters, bytes.
     pub bytes: usize,
     /// [`Self::shown`] of the last call of the same principal, server, method and target that was
@@ -159,6 +162,7 @@ impl HoldView {
             environments: of.environments.clone(),
             facts: of.facts.clone(),
             shown: Box::default(),
+            excerpt: excerpt(&asked.shown).into(),
             bytes: asked.shown.len(),
             previous: None,
             definition: of.definition.clone(),

@@ -140,7 +140,7 @@ impl Out<'_> {
         let ApprovalFacts { hold, answer, by, reason, scope } = approval;
         self.member(",\"approval\":{\"hold\":", hold);
         self.member(",\"answer\":", answer);
-        self.member(",\"by\":", by);
+        self.maybe(",\"by\":", by.as_deref());
         self.maybe(",\"reason\":", reason.as_deref());
         self.maybe(",\"scope\":", scope.as_deref());
         self.raw("}");

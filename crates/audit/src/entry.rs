@@ -143,7 +143,7 @@ pub struct OperationRecord {
 pub struct ApprovalRecord {
     pub hold: String,
     pub answer: String,
-    pub by: String,
+    pub by: Option<String>,
     pub reason: Option<String>,
     pub scope: Option<String>,
 }

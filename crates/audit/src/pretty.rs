@@ -115,7 +115,7 @@ fn push_reasons(out: &mut String, decision: &DecisionRecord) {
 fn push_approval(out: &mut String, approval: &ApprovalRecord) {
     push_part(out, " hold ", Some(&approval.hold));
     push_part(out, ": ", Some(&approval.answer));
-    push_part(out, " by ", Some(&approval.by));
+    push_part(out, " by ", approval.by.as_deref());
     push_part(out, " for ", approval.scope.as_deref());
     push_part(out, ": ", approval.reason.as_deref());
 }
@@ -188,7 +188,7 @@ mod tests {
         entry.approval = Some(ApprovalRecord {
             hold: "3f2a".to_owned(),
             answer: "grant".to_owned(),
-            by: "alice\u{202e}".to_owned(),
+            by: Some("alice\u{202e}".to_owned()),
             reason: Some("checked\u{1b}[2J".to_owned()),
             scope: Some("same-tool-15m".to_owned()),
         });

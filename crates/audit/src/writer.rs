@@ -318,6 +318,7 @@ impl Writer {
         }
         let end = match event {
             Event::Outcome
+            | Event::HoldState
             | Event::Stop
             | Event::Policy
             | Event::Store

@@ -33,7 +33,7 @@ mod message;
 mod reply;
 mod console;
 mod answer;
-mod record;
+pub mod record;
 pub mod sign_in;
 pub mod overview;
 pub mod api;

@@ -53,6 +53,27 @@ struct ApiError {
     hint: String,
 }
 
+/// Why a call of the API failed.
+#[derive(Debug)]
+pub(super) struct CallFailure {
+    /// What to tell.
+    pub(super) failure: Failure,
+    /// Whether the same call may succeed later: the firewall was not reached, is stopping, or busy.
+    pub(super) passes: bool,
+}
+
+impl From<CallFailure> for Failure {
+    fn from(of: CallFailure) -> Self {
+        of.failure
+    }
+}
+
+impl From<Failure> for CallFailure {
+    fn from(failure: Failure) -> Self {
+        Self { failure, passes: false }
+    }
+}
+
 /// A firewall's approvals API.
 pub(super) struct Client {
     service: Service,
@@ -97,17 +118,22 @@ impl Client {
     }
 
     /// The held calls in `state`.
-    pub(super) async fn list(&self, state: &str) -> Result<Page<Listed>, Failure> {
+    pub(super) async fn list(&self, state: &str) -> Result<Page<Listed>, CallFailure> {
         self.get(&format!("/approvals?state={state}"), Duration::ZERO).await
     }
 
+    /// The held calls of every state that got into it at `since_ms` (milliseconds since 1970) or later.
+    pub(super) async fn since(&self, since_ms: u64) -> Result<Page<Listed>, CallFailure> {
+        self.get(&format!("/approvals?state=all&since={since_ms}"), Duration::ZERO).await
+    }
+
     /// The held call `id`, which is hexadecimal.
-    pub(super) async fn one(&self, id: &str) -> Result<Page<One>, Failure> {
+    pub(super) async fn one(&self, id: &str) -> Result<Page<One>, CallFailure> {
         self.get(&format!("/approvals/{id}"), Duration::ZERO).await
     }
 
     /// Waits until something has changed since the change `after`, or for [`CHANGES_WAIT`].
-    pub(super) async fn changed(&self, after: u64) -> Result<(), Failure> {
+    pub(super) async fn changed(&self, after: u64) -> Result<(), CallFailure> {
         let path = format!("/approvals/changes?after={after}");
         self.get::<()>(&path, CHANGES_WAIT).await.map(drop)
     }
@@ -118,7 +144,7 @@ impl Client {
         id: &str,
         verdict: &str,
         answer: &AnswerBody<'_>,
-    ) -> Result<Page<One>, Failure> {
+    ) -> Result<Page<One>, CallFailure> {
         let body = serde_json::to_vec(answer)
             .map_err(|error| Failure::failed("answer", error.to_string()))?;
         let mut headers = HeaderMap::new();
@@ -127,7 +153,7 @@ impl Client {
         self.call(Method::POST, &path, headers, body.into(), Duration::ZERO).await
     }
 
-    async fn get<T>(&self, path: &str, wait: Duration) -> Result<Page<T>, Failure> {
+    async fn get<T>(&self, path: &str, wait: Duration) -> Result<Page<T>, CallFailure> {
         self.call(Method::GET, path, HeaderMap::new(), Bytes::new(), wait).await
     }
 
@@ -138,7 +164,7 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
         wait: Duration,
-    ) -> Result<Page<T>, Failure> {
+    ) -> Result<Page<T>, CallFailure> {
         let target: PathAndQuery =
             path.parse().map_err(|_| Failure::usage("ID", "is no id of a held call"))?;
         let call = ServiceCall { method, target, headers, body, wait, bytes_max: ANSWER_BYTES_MAX };
@@ -146,13 +172,13 @@ impl Client {
         self.page(&answer)
     }
 
-    fn page<T>(&self, answer: &ServiceAnswer) -> Result<Page<T>, Failure> {
+    fn page<T>(&self, answer: &ServiceAnswer) -> Result<Page<T>, CallFailure> {
         let text = std::str::from_utf8(&answer.body).unwrap_or_default();
         if answer.status == StatusCode::OK {
             return Ok(Page::new(text));
         }
         let error = serde_json::from_str::<ErrorBody>(text);
-        Err(match (error, answer.status) {
+        let failure = match (error, answer.status) {
             (Ok(ErrorBody { error }), _) => {
                 Failure::failed(&self.shown, error.message).hint(error.hint)
             }
@@ -165,21 +191,25 @@ impl Client {
                 let what = format!("answered with status {}", status.as_u16());
                 Failure::failed(&self.shown, what).hint(HINT_ADMIN)
             }
-        })
+        };
+        let passes =
+            answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS;
+        Err(CallFailure { failure, passes })
     }
 
-    fn failed(&self, failure: &ServiceFailure) -> Failure {
+    fn failed(&self, failure: &ServiceFailure) -> CallFailure {
         match failure {
             ServiceFailure::Token(_) => {
-                Failure::usage("--token-file", failure.to_string()).hint(HINT_TOKEN)
+                Failure::usage("--token-file", failure.to_string()).hint(HINT_TOKEN).into()
             }
             ServiceFailure::Unreachable(_)
             | ServiceFailure::Late
             | ServiceFailure::TooLarge(_)
             | ServiceFailure::Redirected
-            | ServiceFailure::Coded => {
-                Failure::failed(&self.shown, failure.to_string()).hint(HINT_ADMIN)
-            }
+            | ServiceFailure::Coded => CallFailure {
+                failure: Failure::failed(&self.shown, failure.to_string()).hint(HINT_ADMIN),
+                passes: matches!(failure, ServiceFailure::Unreachable(_) | ServiceFailure::Late),
+            },
         }
     }
 }
@@ -191,8 +221,9 @@ fn url(args: &AdminArgs) -> Result<String, Failure> {
     }
     let Some(path) = &args.config else { return Ok(ADMIN.to_owned()) };
     let name = path.display().to_string();
-    let config = Config::read(path).map_err(|problems| Failure::configuration(&name, &problems))?;
-    let Front::Http { admin, .. } = config.front else { return Ok(ADMIN.to_owned()) };
+    let front =
+        Config::read_front(path).map_err(|problems| Failure::configuration(&name, &problems))?;
+    let Front::Http { admin, .. } = front else { return Ok(ADMIN.to_owned()) };
     if admin.port() == 0 {
         let what = "`admin` has port 0, which is any free port";
         return Err(Failure::usage(name, what).hint("the log of `run` names it: use `--admin`"));

@@ -81,6 +81,9 @@ pub(super) struct Held {
     pub(super) granted_through: Option<String>,
     /// Calls that wait for it in the firewall.
     pub(super) waiting: u64,
+    /// How the arguments begin; in lists.
+    #[serde(default)]
+    pub(super) excerpt: String,
     /// Size of the parameters, bytes.
     pub(super) bytes: u64,
     pub(super) shown: Option<String>,

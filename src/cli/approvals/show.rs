@@ -14,18 +14,23 @@ const TEXT_CHARS_MAX: usize = 1 << 20;
 /// Characters of an id in a table: enough to tell held calls apart, and to name one.
 const ID_CHARS: usize = 12;
 
-const COLUMNS: [&str; 7] = ["ID", "STATE", "LEFT", "SERVER", "CALL", "WHO", "RULE"];
+/// Least characters of arguments in a table, where the terminal is narrow.
+const ARGUMENTS_CHARS_MIN: usize = 16;
 
-/// A table of held calls in `state`.
-pub(super) fn table(listed: &Listed, state: &str) -> String {
+const COLUMNS: [&str; 8] = ["ID", "STATE", "LEFT", "SERVER", "CALL", "WHO", "RULE", "ARGUMENTS"];
+
+/// A table of held calls in `state`. The arguments, which stand last, are cut so that a line has at
+/// most `columns` characters, if that is known.
+pub(super) fn table(listed: &Listed, state: &str, columns: Option<usize>) -> String {
     if listed.approvals.is_empty() {
         return match state {
             "pending" => "no call waits for an approval\n".to_owned(),
             "all" => "no call was held\n".to_owned(),
+            "ended" => "no held call has ended\n".to_owned(),
             other => format!("no held call is {other}\n"),
         };
     }
-    let rows: Vec<[String; 7]> = listed.approvals.iter().map(row).collect();
+    let rows: Vec<[String; 8]> = listed.approvals.iter().map(row).collect();
     let mut widths = COLUMNS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -36,9 +41,12 @@ pub(super) fn table(listed: &Listed, state: &str) -> String {
     let heads = COLUMNS.map(str::to_owned);
     for row in std::iter::once(&heads).chain(&rows) {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
+        let [cells @ .., arguments] = row;
+        for (cell, width) in cells.iter().zip(widths) {
             write!(line, "{cell:<width$}  ").unwrap_or_default();
         }
+        let left = columns.map_or(usize::MAX, |all| all.saturating_sub(line.chars().count()));
+        line.push_str(&cut(arguments, left.max(ARGUMENTS_CHARS_MIN)));
         out.push_str(line.trim_end());
         out.push('\n');
     }
@@ -48,7 +56,16 @@ pub(super) fn table(listed: &Listed, state: &str) -> String {
     out
 }
 
-fn row(held: &Held) -> [String; 7] {
+/// `text`, of which what does not fit into `chars_max` characters is cut.
+fn cut(text: &str, chars_max: usize) -> String {
+    if text.chars().count() <= chars_max {
+        return text.to_owned();
+    }
+    let kept = text.trim_end_matches('…').chars().take(chars_max.saturating_sub(1));
+    kept.chain(['…']).collect()
+}
+
+fn row(held: &Held) -> [String; 8] {
     let id: String = held.id.chars().take(ID_CHARS).collect();
     [
         cell(&id),
@@ -58,6 +75,7 @@ fn row(held: &Held) -> [String; 7] {
         called(held, CELL_CHARS_MAX),
         cell(&held.principal),
         cell(&held.code),
+        inert::escaped(&held.excerpt).replace('\n', " "),
     ]
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Failure, OutputFormat, SourceArgs};
 use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
-use crate::config::{Config, OAuthMode, Surroundings};
+use crate::config::{Config, OAuthMode};
 use crate::policy::recorded::{Known, PolicyVerdict, Verdict};
 use crate::policy::replay::{Change, Replay, Report, Source, replay};
 
@@ -94,17 +94,9 @@ pub(super) fn run(args: ReplayArgs) -> Result<ExitCode, Failure> {
 /// Reads the servers and the principal from the configuration.
 fn known(path: &Path) -> Result<Known, Failure> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::usage(name.as_str(), format!("cannot be read: {error}")))?;
     // No connection is made, so secrets are not resolved.
-    let surroundings = Surroundings {
-        env: &|_| Some("unread".to_owned()),
-        read: &|_, _| Ok(b"unread".to_vec()),
-        exists: &|_| true,
-    };
-    let base = path.parent().unwrap_or(Path::new(""));
-    let config = Config::parse_in(&text, base, &surroundings)
-        .map_err(|problems| Failure::configuration(&name, &problems))?;
+    let config =
+        Config::read_facts(path).map_err(|problems| Failure::configuration(&name, &problems))?;
     let mut known = Known { principal: Some(config.principal.clone()), ..Known::default() };
     for server in &config.servers {
         if server.oauth.as_ref().is_some_and(|oauth| matches!(oauth.mode, OAuthMode::Terminate(_)))

@@ -3,11 +3,12 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use bartizan_approvals::HoldState;
 use serde_json::Value;
 
-use super::{ALICE, BOB, Desk, answer, hold};
+use super::{ALICE, BOB, Desk, after, answer, hold};
 
 /// The program with `args`, as an approver with `token`.
 fn command(desk: &Desk, token: &str, args: &[&str]) -> Command {
@@ -58,7 +59,10 @@ async fn a_held_call_is_listed_shown_granted_and_refused() {
     let listed = good(&desk, &["list"]);
     let rows: Vec<Vec<&str>> =
         listed.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["ID", "STATE", "LEFT", "SERVER", "CALL", "WHO", "RULE"]);
+    assert_eq!(rows[0], ["ID", "STATE", "LEFT", "SERVER", "CALL", "WHO", "RULE", "ARGUMENTS"]);
+    assert_eq!(rows[1].last(), Some(&r#"{"key":"checkout","n":12345678901234567890}"#));
+    let json: Value = serde_json::from_str(&good(&desk, &["list", "--json"])).unwrap();
+    assert_eq!(json["approvals"][0]["excerpt"], r#"{"key":"checkout","n":12345678901234567890}"#);
     assert_eq!((rows[1][0], rows[1][1]), (&id[..12], "pending"));
     assert!(listed.contains("flags   tools/call publish  agent  review"), "{listed}");
 
@@ -93,6 +97,8 @@ async fn a_held_call_is_listed_shown_granted_and_refused() {
     let refused = good(&desk, &["refuse", &other_id, "--reason", "not in production"]);
     assert_eq!(refused, format!("{other_id}: tools/call publish is refused\n"));
     assert_eq!(other.state(), HoldState::Refused);
+    let ended = good(&desk, &["list", "--state", "ended"]);
+    assert_eq!(ended.lines().count(), 2, "the granted one is still open: {ended}");
     let all = good(&desk, &["list", "--state", "all"]);
     assert_eq!(all.lines().count(), 3, "{all}");
     let shown = good(&desk, &["show", &other_id]);
@@ -162,7 +168,10 @@ async fn each_failure_has_its_exit_code_and_a_next_step() {
     bad(&desk, ALICE, &["show", "abc"], 64, "is no id of a held call");
     bad(&desk, ALICE, &["show", &"0".repeat(32)], 1, "there is no such held call");
     bad(&desk, ALICE, &["show", "00000000"], 1, "no held call has an id that begins so");
-    bad(&desk, ALICE, &["grant", &id, "--reason", " "], 1, "`reason` is blank");
+    for answer in ["grant", "refuse"] {
+        bad(&desk, ALICE, &[answer, &id, "--reason", ""], 64, "an answer needs a reason");
+        bad(&desk, ALICE, &[answer, &id, "--reason", " "], 64, "an answer needs a reason");
+    }
     bad(&desk, ALICE, &["grant", &id, "--reason", &"r".repeat(2000)], 1, "the reason is too long");
     bad(&desk, ALICE, &["grant", &id, "--reason", "r", "--scope", "all"], 1, "no such scope");
     bad(&desk, ALICE, &["grant", &id, "--reason", "r", "--digest", "0"], 1, "has another digest");
@@ -197,7 +206,11 @@ async fn the_token_goes_nowhere_unprotected() {
     let token = folder.path().join("token");
     std::fs::write(&token, format!("{ALICE}\n")).unwrap();
     let config = folder.path().join("bartizan.yaml");
-    let text = format!("admin: {}\nservers: {{s: {{command: x}}}}\n", desk.address);
+    // None of the firewall's secrets is needed for its address.
+    let text = format!(
+        "admin: {}\nservers: {{s: {{url: 'https://s.example/mcp', headers: {{Authorization: 'Bearer ${{env:NOT_SET}}'}}}}}}\napprovals:\n  approvers: [{{id: a, token: '${{file:/nowhere/token}}'}}]\n",
+        desk.address
+    );
     std::fs::write(&config, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bartizan"));
     command.args(["approvals", "list", "--token-file"]).arg(&token).arg("-c").arg(&config);
@@ -216,14 +229,24 @@ async fn the_token_goes_nowhere_unprotected() {
 }
 
 /// A program that goes on until it is dropped.
-struct Watching(Child, std::io::Lines<BufReader<std::process::ChildStdout>>);
+struct Watching(
+    Child,
+    std::io::Lines<BufReader<std::process::ChildStdout>>,
+    std::io::Lines<BufReader<std::process::ChildStderr>>,
+);
 
 impl Watching {
     fn start(desk: &Desk, more: &[&str]) -> Self {
         let args: Vec<&str> = ["watch"].iter().chain(more).copied().collect();
-        let mut child = command(desk, ALICE, &args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = command(desk, ALICE, &args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self(child, lines)
+        let errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self(child, lines, errors)
+    }
+
+    fn error(&mut self) -> String {
+        self.2.next().unwrap().unwrap()
     }
 
     fn line(&mut self) -> String {
@@ -271,4 +294,47 @@ async fn held_calls_are_told_as_they_come_and_go() {
         (&event["event"], &event["approval"]["state"]),
         (&"changed".into(), &"refused".into())
     );
+}
+
+/// Each state of a hold is told, also of one that came and went, and after the firewall was away.
+#[tokio::test]
+async fn every_end_is_told_and_a_firewall_that_was_away_is_found_again() {
+    let mut desk = Desk::open();
+    let first = desk.ask(&hold("first", "{}", 1));
+    let mut watching = Watching::start(&desk, &[]);
+    assert!(watching.line().starts_with("held     "));
+    let id = first.id().to_string();
+    good(&desk, &["grant", &id, "--reason", "checked"]);
+    assert!(watching.line().starts_with(&format!("granted  {id} ")));
+    first.spend(desk.shared.now()).unwrap();
+    assert!(watching.line().starts_with(&format!("spent    {id} ")));
+
+    // Over before anybody can look: one line at least, with how it ended.
+    let gone = desk.ask(&hold("gone", "{}", 1));
+    let id = gone.id().to_string();
+    gone.cancel(desk.shared.now());
+    let mut line = watching.line();
+    if line.starts_with("held     ") {
+        line = watching.line();
+    }
+    assert!(line.starts_with(&format!("cancelled {id} ")), "{line}");
+
+    // The listener goes, and comes back at its address.
+    let late = desk.ask(&hold("late", "{}", 1));
+    assert!(watching.line().starts_with(&format!("held     {} ", late.id())));
+    desk.close().await;
+    let lost = watching.error();
+    assert!(lost.contains("trying again until it is back"), "{lost}");
+    let id = late.id().to_string();
+    drop(late);
+    desk.approvals.tick(after(desk.shared.now(), Duration::from_mins(11)));
+    let desk = desk.again();
+    assert_eq!(watching.error(), "the firewall is back");
+    let line = watching.line();
+    assert!(line.starts_with(&format!("expired  {id} ")), "{line}");
+    let other = desk.ask(&hold("other", "{}", 1));
+    let id = other.id().to_string();
+    assert!(watching.line().starts_with(&format!("held     {id} ")));
+    good(&desk, &["refuse", &id, "--reason", "no"]);
+    assert!(watching.line().starts_with(&format!("refused  {id} ")));
 }

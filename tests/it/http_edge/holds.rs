@@ -261,7 +261,7 @@ async fn all_approvals_of_a_call_are_there_before_one_is_spent() {
     let records = scene.rig.sink.kept();
     let intent = records.iter().find(|record| record.event == Event::Intent).unwrap();
     let approval = intent.approval.as_ref().unwrap();
-    assert_eq!((approval.answer, &*approval.by), ("spent", "ada"));
+    assert_eq!((approval.answer, approval.by.as_deref()), ("spent", Some("ada")));
     for hold in spent {
         assert!(approval.hold.contains(&*hold.id), "{approval:?}");
     }

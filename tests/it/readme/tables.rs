@@ -608,7 +608,7 @@ fn full_record() -> AuditRecord {
             ApprovalFacts {
                 hold: "h".into(),
                 answer: "grant",
-                by: "b".into(),
+                by: Some("b".into()),
                 reason: Some("r".into()),
                 scope: Some("s".into()),
             }
@@ -685,6 +685,7 @@ fn events_and_outcomes_are_documented() {
         E::Stop,
         E::Intent,
         E::Hold,
+        E::HoldState,
         E::Denial,
         E::Outcome,
         E::Notice,
@@ -705,6 +706,7 @@ fn events_and_outcomes_are_documented() {
             | E::Stop
             | E::Intent
             | E::Hold
+            | E::HoldState
             | E::Denial
             | E::Outcome
             | E::Notice

@@ -2,7 +2,7 @@
 //!
 //! | Request | Answer |
 //! |---|---|
-//! | `GET /approvals`, with `?state=` and a state, `ended` or `all`; `pending` by default; `?max=` and `?before=` | The held calls. |
+//! | `GET /approvals`, with `?state=` and a state, `ended` or `all`; `pending` by default; `?max=`, `?before=` and `?since=` | The held calls. |
 //! | `GET /approvals/changes?after=N` | The number of the latest change, once it is not N; at the latest after [`CHANGES_WAIT`]. |
 //! | `GET /approvals/{id}` | One held call, whole. |
 //! | `POST /approvals/{id}/grant`, `POST /approvals/{id}/refuse` | What it is now. |
@@ -93,6 +93,8 @@ enum Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Wanted {
     states: Vec<HoldState>,
+    /// Only those that got into their state then or later, milliseconds since 1970.
+    since_ms: u64,
     /// How many at most.
     max: usize,
     /// Only those that were asked before this one.
@@ -272,14 +274,20 @@ impl ApprovalsApi {
         if self.shared.record(self.shared.gate.refuse_at_door(why, facts, now)).is_err() {
             return Err(UNRECORDED);
         }
-        if self.failures.allows(peer, now.uptime) { Ok(()) } else { Err(FAILURES) }
+        if !self.failures.allows(peer, now.uptime) {
+            return Err(FAILURES);
+        }
+        // The limit bounds these lines, too. The token is in no line.
+        tracing::warn!(%peer, why = why.code(), "a request on `admin` came from no approver");
+        Ok(())
     }
 
     fn list(&self, wanted: &Wanted, by: &Approver) -> Response<Body> {
         // Before the list, so that a change in between is not missed.
         let change = *self.approvals.changes().borrow();
-        let Wanted { states, max, before } = wanted;
-        let (mut holds, mut more) = self.approvals.summaries(states, *max, before.as_deref());
+        let Wanted { states, since_ms, max, before } = wanted;
+        let (mut holds, mut more) =
+            self.approvals.summaries(states, *since_ms, *max, before.as_deref());
         let waits = *states == [HoldState::Pending];
         // What is left out for its size is what is left out for its number: the calls that were asked
         // last of those that wait, and else the ones that were asked first.
@@ -375,7 +383,15 @@ impl ApprovalsApi {
             Verdict::Refuse => self.approvals.refuse(id, by, reason, now),
         };
         // Somebody else may have been faster, or the store may not take it.
-        done.map_err(|error| self.not_counted(&said, &error))
+        let view = done.map_err(|error| self.not_counted(&said, &error))?;
+        tracing::info!(
+            hold = %view.id,
+            answer = verdict.as_str(),
+            by = ?by.id,
+            state = %view.state,
+            "an approver answered a held call"
+        );
+        Ok(view)
     }
 
     /// Records an answer that does not count. Returns why it does not, or that there were too many.
@@ -384,6 +400,14 @@ impl ApprovalsApi {
         if !self.failures.allows_approver(said.by, now.uptime) {
             return FAILURES;
         }
+        // The limit bounds these lines, too. Whether there is such a hold is known only by `about`.
+        tracing::warn!(
+            hold = ?said.about.map(|hold| &*hold.id).unwrap_or_default(),
+            answer = said.verdict.as_str(),
+            by = ?said.by.id,
+            why = record::code(error),
+            "an answer of an approver does not count"
+        );
         match self.keep(&record::of(said, Some(error), now)) {
             Ok(()) => objected(error),
             Err(unrecorded) => unrecorded,
@@ -401,9 +425,11 @@ impl ApprovalsApi {
 /// A hold as JSON; without its parameters unless `whole`.
 fn shown(hold: &HoldView, whole: bool) -> Value {
     let mut value = serde_json::to_value(hold).unwrap_or_default();
-    if let Some(members) = value.as_object_mut().filter(|_| !whole) {
-        members.remove("shown");
-        members.remove("previous");
+    let left_out: &[&str] = if whole { &["excerpt"] } else { &["shown", "previous"] };
+    if let Some(members) = value.as_object_mut() {
+        for name in left_out {
+            members.remove(*name);
+        }
     }
     value
 }
@@ -542,11 +568,12 @@ impl Target {
 impl Wanted {
     /// What `query` asks for.
     fn of(query: Option<&str>) -> Result<Self, Problem> {
-        let (mut state, mut max, mut before) = (None, None, None);
+        let (mut state, mut since, mut max, mut before) = (None, None, None, None);
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(QUERY)?;
             let place = match name {
                 "state" => &mut state,
+                "since" => &mut since,
                 "max" => &mut max,
                 "before" => &mut before,
                 _ => return Err(QUERY),
@@ -560,7 +587,8 @@ impl Wanted {
             return Err(QUERY);
         }
         let states = states(state.unwrap_or("pending"))?;
-        Ok(Self { states, max, before: before.map(Box::from) })
+        let since_ms = since.map_or(Some(0), |since| since.parse().ok()).ok_or(QUERY)?;
+        Ok(Self { states, since_ms, max, before: before.map(Box::from) })
     }
 }
 
@@ -708,9 +736,9 @@ const QUERY: Problem = Problem::new(
     StatusCode::BAD_REQUEST,
     "query",
     "the query is not one that this path takes",
-    "write `?state=` with a state, `ended` or `all`, `max=` with a number up to 500, and `before=` \
-     with an id after `/approvals`, `?after=` with a number after `/changes`, filters after \
-     `/audit` as docs/approvals.md says",
+    "write `?state=` with a state, `ended` or `all`, `max=` with a number up to 500, `before=` with an \
+     id and `since=` with milliseconds since 1970 after `/approvals`, `?after=` with a number after \
+     `/changes`, filters after `/audit` as docs/approvals.md says",
 );
 const METHOD: Problem = Problem::new(
     StatusCode::METHOD_NOT_ALLOWED,

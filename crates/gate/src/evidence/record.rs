@@ -88,9 +88,11 @@ pub enum Event {
     Stop,
     /// A message was permitted and is about to be forwarded (write-ahead record).
     Intent,
-    /// A request waits for a person's approval; an `intent`, a `denial` or a `drop` of the same
-    /// call says how that ended.
+    /// A request waits for a person's approval. A `hold_state` of the same hold says how that ended.
     Hold,
+    /// An approval got into another state: granted, and then spent, or refused, expired, cancelled or
+    /// unknown; see `approval`. Each has a record of its own, whether or not a call waits for it.
+    HoldState,
     /// A message was refused.
     Denial,
     /// A forwarded request ended; see `outcome`.
@@ -120,11 +122,12 @@ pub enum Event {
 
 impl Event {
     /// All of them, in the order in which a reader of a list looks for them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Start,
         Self::Stop,
         Self::Intent,
         Self::Hold,
+        Self::HoldState,
         Self::Denial,
         Self::Outcome,
         Self::Notice,
@@ -151,6 +154,7 @@ impl Event {
             Self::Stop => "stop",
             Self::Intent => "intent",
             Self::Hold => "hold",
+            Self::HoldState => "hold_state",
             Self::Denial => "denial",
             Self::Outcome => "outcome",
             Self::Notice => "notice",
@@ -395,15 +399,19 @@ impl DecisionFacts {
     }
 }
 
-/// The answer of an approver to a held call, or the approvals that a call has used.
+/// The answer of an approver to a held call, what has become of a hold, or the approvals that a call
+/// has used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApprovalFacts {
     /// The id of the hold. Where a call needed several, each, with a comma between them.
     pub hold: Text<Name>,
-    /// `grant` or `refuse`; `spent` in the records of a call that has used a grant.
+    /// `grant` or `refuse` in an `approval`; the state in a `hold_state`; `spent` in the records of a
+    /// call that has used a grant.
     pub answer: &'static str,
-    /// The id of the approver; of all, with a comma between them, where a grant is `spent`.
-    pub by: Text<Name>,
+    /// The id of the approver; of all, with a comma between them, where there are several. Absent if
+    /// nobody answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<Text<Name>>,
     /// Why, in the approver's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Text<Message>>,
@@ -424,7 +432,7 @@ impl ApprovalFacts {
         Some(Self {
             hold: holds.join(",").into(),
             answer: "spent",
-            by: by.join(",").into(),
+            by: Some(by.join(",").into()),
             reason: Some((&first.reason).into()),
             scope: first.scope.as_ref().map(Into::into),
         })
@@ -538,7 +546,8 @@ pub struct AuditRecord {
     /// In a `repeated` record: when the first of them was; RFC 3339 UTC, microseconds.
     #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub since: Option<SystemTime>,
-    /// The answer of an approver, in an `approval` record; else the approvals that the call has used.
+    /// The answer of an approver, in an `approval` record; what has become of a hold, in a
+    /// `hold_state`; else the approvals that the call has used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<Arc<ApprovalFacts>>,
     /// Free text, such as a policy's problems or what a recovery did.

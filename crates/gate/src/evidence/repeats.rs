@@ -327,6 +327,12 @@ mod tests {
     #[test]
     fn the_first_is_kept_and_the_rest_is_counted() {
         let repeats = Repeats::new(Duration::from_secs(10));
+        let state = AuditRecord::new(Event::HoldState, now(1));
+        assert_eq!(
+            [&state; 3].map(|state| repeats.count(state)),
+            [None, None, None],
+            "all are kept"
+        );
         assert_eq!(repeats.count(&denial("c1", "a", "p", 1)), None);
         assert_eq!(repeats.count(&denial("c2", "a", "p", 2)).as_deref(), Some("c1"));
         assert_eq!(repeats.count(&denial("c3", "b", "p", 3)), None, "another kind");

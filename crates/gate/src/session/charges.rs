@@ -38,7 +38,7 @@ impl CallFacts {
             bytes = bytes.saturating_add(texts(all));
         }
         if let Some(approval) = &self.approval {
-            let own = [Some(&*approval.hold), Some(&*approval.by), approval.reason.as_deref()];
+            let own = [Some(&*approval.hold), approval.by.as_deref(), approval.reason.as_deref()];
             let all = own.into_iter().flatten().chain(approval.scope.as_deref());
             bytes = bytes.saturating_add(texts(all));
         }

@@ -20,6 +20,7 @@ function verdict(record) {
   }
   if (record.event === "hold") return ["held", "warn"];
   if (record.event === "outcome") return [record.outcome ?? "outcome", ""];
+  if (record.event === "hold_state") return [record.approval?.answer ?? "hold_state", record.approval?.answer === "granted" ? "good" : ""];
   if (record.event === "approval") return [record.approval?.answer ?? "approval", ""];
   return [record.event, ["gap", "recovery", "drop"].includes(record.event) ? "warn" : ""];
 }
@@ -45,7 +46,7 @@ function details(record) {
   if (record.peer && !record.principal) parts.push("from " + record.peer);
   const rules = rulesOf(record);
   if (rules.length > 0) parts.push("rule " + rules.slice(0, 3).join(", ") + (rules.length > 3 ? " and others" : ""));
-  if (record.approval) parts.push("answer of " + record.approval.by);
+  if (record.approval?.by) parts.push("answer of " + record.approval.by);
   if (record["error.type"]) parts.push("error " + record["error.type"]);
   if (record.duration_us !== undefined) parts.push(record.duration_us < 10000 ? record.duration_us + " µs" : Math.round(record.duration_us / 1000) + " ms");
   return parts.join(", ");
