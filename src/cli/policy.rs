@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use super::failure::plain;
 use super::{Exit, Failure, OutputFormat, print};
 use crate::config::PolicyConfig;
+use crate::policy::approving::Approving;
 use crate::policy::load::{PolicyFiles, load};
 use crate::policy::prove::Prover;
 use crate::policy::{PolicySettings, Ready};
@@ -204,7 +205,7 @@ fn settings(files: PolicyFiles) -> Result<PolicySettings, Failure> {
         workers: 1,
         shadow_one_in: PolicyConfig::default().shadow_one_in,
         // Who answers stands in the configuration, which `bartizan check` reads.
-        answers_holds: true,
+        approving: Approving::Unknown,
     })
 }
 

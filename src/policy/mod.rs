@@ -7,6 +7,7 @@
 //! that run where none is configured. [`recorded`], [`replay`] and [`learn`] serve the policy
 //! author. The evaluation is in [`bartizan_rego`]. `run` and the command line call this module.
 
+pub mod approving;
 pub mod bundle;
 mod data;
 pub mod embedded;
@@ -24,12 +25,13 @@ pub mod watch;
 
 use std::sync::Arc;
 
+use self::approving::Approving;
 use self::load::{Fingerprint, Loaded, PolicyFiles};
 use self::prove::Prover;
 use bartizan_gate::duty::decision::{Engine, PolicyRevision};
 use bartizan_rego::{
     EvalLimits, Lint, Policy, PolicyProblem, PolicySources, Proof, RegoPdp, unanswered_holds,
-    warnings,
+    ungrantable_holds, warnings,
 };
 
 /// The settings for loading, proving and evaluating a policy.
@@ -45,8 +47,8 @@ pub struct PolicySettings {
     pub workers: usize,
     /// One decision of the compiled engine in this many is checked against the strict engine.
     pub shadow_one_in: u32,
-    /// Whether somebody may answer `hold` rules. If not, a policy that has any gets a warning.
-    pub answers_holds: bool,
+    /// Who may answer `hold` rules. A policy whose holds nobody can grant gets warnings.
+    pub approving: Approving,
 }
 
 /// A proven policy, ready for questions.
@@ -104,9 +106,14 @@ async fn prove_and_build(
 /// no news.
 fn told(settings: &PolicySettings, sources: &PolicySources) -> Vec<Lint> {
     let mut told = warnings(sources, &settings.limits);
-    if !settings.answers_holds {
-        let select = |path: &str| !path.starts_with(embedded::PREFIX);
-        told.extend(unanswered_holds(sources, &settings.limits, &select));
+    let select = |path: &str| !path.starts_with(embedded::PREFIX);
+    match &settings.approving {
+        Approving::Unknown => {}
+        Approving::Nobody => told.extend(unanswered_holds(sources, &settings.limits, &select)),
+        Approving::By(answerers) => {
+            let judge = |groups: &[&str], quorum| answerers.objection(groups, quorum);
+            told.extend(ungrantable_holds(sources, &settings.limits, &select, &judge));
+        }
     }
     told
 }

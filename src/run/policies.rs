@@ -8,7 +8,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use super::{StartError, services};
-use crate::config::{BundleConfig, BundleServiceConfig, BundleSource, Config};
+use crate::config::{
+    BundleConfig, BundleServiceConfig, BundleSource, Config, OAuthMode, ServerConfig,
+};
+use crate::policy::approving::{Answerers, Approving};
 use crate::policy::bundle::LocalBundle;
 use crate::policy::bundle::signature::Signing;
 use crate::policy::last_good::LastGood;
@@ -29,7 +32,9 @@ use bartizan_gate::evidence::record::{
 };
 use bartizan_gate::evidence::step::AuditSink;
 use bartizan_gate::session::Mode;
-use bartizan_rego::{Demotion, Entrypoints, EvalLimits, Lint, Policy, PolicyProblem, RuleQuery};
+use bartizan_rego::{
+    Demotion, Entrypoints, EvalLimits, Lint, Policy, PolicyProblem, Proof, RuleQuery,
+};
 use bartizan_sync::{caught, lock};
 
 /// Time limit for the proof of one revision.
@@ -72,7 +77,7 @@ impl PolicyOrigin {
             prover,
             workers,
             shadow_one_in: policy.shadow_one_in,
-            answers_holds: config.approvals.has_approvers() || config.mode == Mode::Observe,
+            approving: approving(config),
         };
         let Some(bundle) = &policy.bundle else { return Ok(Self::Files(settings)) };
         let signing = signing(bundle)?;
@@ -87,6 +92,34 @@ impl PolicyOrigin {
             }
         }
     }
+}
+
+/// Who may answer holds. In observe mode it does not matter.
+fn approving(config: &Config) -> Approving {
+    let approvals = &config.approvals;
+    if config.mode == Mode::Observe {
+        return Approving::Unknown;
+    }
+    if !approvals.has_approvers() {
+        return Approving::Nobody;
+    }
+    let tokens = approvals.approvers.iter().map(|it| (it.id.clone(), it.groups.clone()));
+    let links = approvals.webhooks.iter().filter_map(|webhook| {
+        Some((webhook.callback.as_ref()?.approver.clone(), webhook.groups.clone()))
+    });
+    let takes_tokens = |server: &ServerConfig| {
+        let oauth = server.oauth.as_ref();
+        oauth.is_some_and(|oauth| matches!(oauth.mode, OAuthMode::Terminate(_)))
+    };
+    let same = !config.servers.iter().any(takes_tokens);
+    Approving::By(Answerers {
+        known: tokens.chain(links).collect(),
+        sign_in: approvals
+            .oidc
+            .as_ref()
+            .map(|oidc| oidc.groups.iter().map(|(group, _)| group.as_str().into()).collect()),
+        principal: same.then(|| config.principal.id.clone()),
+    })
 }
 
 /// The keys that may sign a bundle.
@@ -171,7 +204,7 @@ pub(super) async fn first(
 ) -> Result<Option<Ready>, StartError> {
     let rejected = |source, candidate, problems: Vec<PolicyProblem>| {
         let what = summary(&problems, usize::MAX);
-        report(&PolicyEvent::Rejected { source, candidate, problems }, journal, clock.now());
+        report(&PolicyEvent::Rejected { source, candidate, problems }, 0, journal, clock.now());
         what
     };
     let (source, ready) = match origin {
@@ -191,7 +224,7 @@ pub(super) async fn first(
             }
         },
     };
-    report(&PolicyEvent::loaded(&ready, source), journal, clock.now());
+    report(&PolicyEvent::loaded(&ready, source), 0, journal, clock.now());
     Ok(Some(ready))
 }
 
@@ -205,8 +238,13 @@ pub(super) fn follow(
     current: &Current,
     again: &Arc<Notify>,
 ) {
+    let approvals = shared.holding.as_ref().map(|holding| Arc::clone(&holding.approvals));
+    let worthless = move |revision: &PolicyRevision| {
+        approvals.as_ref().map_or(0, |approvals| approvals.worthless_grants(revision))
+    };
     if let Some(ready) = &ready {
         current.set(ready.pdp.policy());
+        tell_of_worthless(worthless(&ready.revision));
     }
     let (events, mut happened) = mpsc::channel(EVENTS_MAX);
     let triggers = Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
@@ -241,16 +279,35 @@ pub(super) fn follow(
     let (sink, clock) = (Arc::clone(&shared.sink), shared.clock);
     shared.tasks.spawn(async move {
         while let Some(event) = happened.recv().await {
-            if caught(async { report(&event, &*sink, clock.now()) }).await.is_err() {
+            let told = async {
+                let grants = if let PolicyEvent::Loaded { revision, .. } = &event {
+                    worthless(revision)
+                } else {
+                    0
+                };
+                report(&event, grants, &*sink, clock.now());
+            };
+            if caught(told).await.is_err() {
                 tracing::error!("a policy event was not recorded because of a panic");
             }
         }
     });
 }
 
-/// Writes an event to the log and to the journal. The policy is used whether or not the record can
+/// Logs that `grants` approvals that no call has used yet are of another policy.
+fn tell_of_worthless(grants: usize) {
+    if grants > 0 {
+        tracing::warn!(
+            grants,
+            "a new policy makes grants worthless that no call has used yet: the same calls are held anew"
+        );
+    }
+}
+
+/// Writes an event to the log and to the journal; `worthless` is how many unused grants a policy that
+/// was loaded makes worthless. The policy is used whether or not the record can
 /// be written, because each decision's record names the policy's revision.
-fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
+fn report(event: &PolicyEvent, worthless: usize, sink: &dyn AuditSink, now: Now) {
     let mut record = AuditRecord::new(Event::Policy, now);
     let (finding, note) = match event {
         PolicyEvent::Loaded { source, revision, engine, proof, warnings } => {
@@ -266,15 +323,7 @@ fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
                 tracing::warn!(file, line, code, what = message, hint, "policy warning");
             }
             record.decision = Some(about(revision, engine.as_str()));
-            let why = proof.reasons.first().map(|why| format!("; not compiled: {why}"));
-            let note = format!(
-                "loaded{}; {} tests passed, {} inputs compared{}",
-                from(*source),
-                proof.tests.len(),
-                proof.inputs,
-                why.unwrap_or_default()
-            );
-            (Finding::PolicyReload, note)
+            (Finding::PolicyReload, loaded(*source, proof, worthless))
         }
         PolicyEvent::Rejected { source, candidate, problems } => {
             let candidate = candidate.as_deref().unwrap_or_default();
@@ -319,6 +368,23 @@ fn report(event: &PolicyEvent, sink: &dyn AuditSink, now: Now) {
     if let Err(unkept) = sink.keep(&record.with_finding(finding)) {
         tracing::error!(cause = %unkept.cause, "the policy event was not recorded");
     }
+}
+
+/// The note on a policy that was loaded; the log says it if it makes grants worthless.
+fn loaded(source: Source, proof: &Proof, worthless: usize) -> String {
+    tell_of_worthless(worthless);
+    let grants = match worthless {
+        0 => String::new(),
+        grants => format!("; {grants} unused grants of held calls are worthless now"),
+    };
+    let why = proof.reasons.first().map(|why| format!("; not compiled: {why}"));
+    format!(
+        "loaded{}; {} tests passed, {} inputs compared{grants}{}",
+        from(source),
+        proof.tests.len(),
+        proof.inputs,
+        why.unwrap_or_default()
+    )
 }
 
 /// The source of a policy as part of a note; empty for files.

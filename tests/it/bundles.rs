@@ -23,6 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bartizan::policy::approving::Approving;
 use bartizan::policy::bundle::LocalBundle;
 use bartizan::policy::bundle::signature::Signing;
 use bartizan::policy::load::PolicyFiles;
@@ -42,7 +43,7 @@ async fn prove(path: &Path, signing: Option<Signing>) -> Result<Ready, Vec<Polic
         },
         workers: 1,
         shadow_one_in: 100,
-        answers_holds: true,
+        approving: Approving::Unknown,
     };
     prepare(&settings).await
 }

@@ -143,6 +143,51 @@ servers:
 
 const UPDATE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"update_flag","arguments":{"key":"a","environment":"ENV"}}}"#;
 
+/// A call that a rule holds is neither denied nor permitted; a notification cannot wait.
+#[test]
+fn a_held_call_is_explained_with_who_may_grant_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("p.rego");
+    let rules = r#"package mcp
+permit contains {"code": "p", "message": "m"} if input.method != "ping"
+hold contains {"code": "review", "message": "look", "approvers": ["on-call", "leads"], "quorum": 2,
+  "ttl": "30m", "scopes": [{"code": "quarter", "lasts": "15m", "count": 3}]} if input.method != "ping"
+hold contains {"code": "any", "message": "n"} if input.method != "ping"
+"#;
+    std::fs::write(&policy, rules).unwrap();
+    let args = ["policy", "explain", "-p", policy.to_str().unwrap()];
+    let (code, stdout, stderr) = bartizan_reading(&args, UPDATE);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let found: Vec<&str> = stdout
+        .lines()
+        .filter(|line| {
+            !["method", "tool", "operation", "engine", "revision"]
+                .iter()
+                .any(|it| line.starts_with(it))
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "effect      hold",
+            "reason      p (rule): m",
+            "hold        review: look",
+            "  approvers on-call, leads",
+            "  quorum    2",
+            "  ttl       30m",
+            "  scope     quarter: 3 calls in 15m",
+            "hold        any: n",
+            "  approvers any approver",
+            "  quorum    1",
+            "  ttl       15m",
+        ],
+        "{stdout}"
+    );
+    let cannot_wait = UPDATE.replace(r#""id":1,"#, "");
+    let (_, stdout, _) = bartizan_reading(&args, &cannot_wait);
+    assert!(stdout.contains("effect      deny\n"), "{stdout}");
+}
+
 #[test]
 fn a_message_is_explained() {
     let args = ["policy", "explain", "--pack", "flag-service", "--environment", "staging"];

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bartizan::policy::approving::Approving;
 use bartizan::policy::load::PolicyFiles;
 use bartizan::policy::prove::Prover;
 use bartizan::policy::watch::{Answering, PolicyEvent, Triggers, watch};
@@ -48,7 +49,7 @@ fn settings(paths: Vec<PathBuf>) -> PolicySettings {
         },
         workers: 1,
         shadow_one_in: 100,
-        answers_holds: true,
+        approving: Approving::Unknown,
     }
 }
 

@@ -56,6 +56,7 @@ mod query;
 mod absent;
 mod names;
 mod keys;
+mod elements;
 mod lint;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,7 +77,7 @@ pub use absent::Lint;
 pub use capabilities::capabilities;
 pub use engines::{Demotion, RegoPdp};
 pub use input::input_json;
-pub use lint::{TRAPS, code_of, lint, unanswered_holds, warnings};
+pub use lint::{Objection, TRAPS, code_of, lint, unanswered_holds, ungrantable_holds, warnings};
 pub use problem::{PolicyProblem, not_strict_json, unreadable_cause};
 pub use prove::{FileCoverage, Proof, TestOutcome, TestRun, cover_tests, prove, run_tests};
 pub use query::RuleQuery;

@@ -12,6 +12,7 @@ use regorus::unstable::{AssignOp, BoolOp, Expr, Literal, LiteralStmt, Rule, Rule
 
 use super::absent::{self, ABSENT_OPERAND, Lint, UNDEFINED_COMPARISON, join, optional_path};
 use super::check::{Index, called, location};
+use super::elements;
 use super::keys::{self, UNSTABLE_KEY};
 use super::names::{self, COMPUTED_NAME};
 use super::problem::PolicyProblem;
@@ -21,7 +22,7 @@ use super::walk::{Reference, SETS, Step, Visit, Walk, reference, rule_ref};
 use super::{EvalLimits, Module, Policy, PolicySources};
 
 /// The codes of all findings, sorted.
-pub const TRAPS: [&str; 10] = [
+pub const TRAPS: [&str; 11] = [
     ABSENT_OPERAND,
     COMPUTED_NAME,
     "no-reason",
@@ -32,7 +33,11 @@ pub const TRAPS: [&str; 10] = [
     "unknown-input",
     UNSTABLE_KEY,
     "unused-allow",
+    WRONG_ELEMENT,
 ];
+
+/// An element of a duty that the firewall cannot read.
+const WRONG_ELEMENT: &str = "wrong-element";
 
 /// What a comment that suppresses findings contains before their codes.
 const ALLOW: &str = "bartizan:allow ";
@@ -70,6 +75,7 @@ pub fn lint(
     let mut found = absent::findings(&index);
     found.extend(names::findings(&index, &permitting));
     found.extend(keys::findings(&index));
+    found.extend(wrong_elements(&index));
     found.retain(|lint| select(&lint.file));
     let mut linter = Linter { found };
     for (path, definitions) in &index.rules {
@@ -85,11 +91,11 @@ pub fn lint(
     Ok(apply_allows(found, &sources.modules, select))
 }
 
-/// What to warn of where a policy is loaded: names that no look-alike can be compared with, which no
-/// comment accepts. Sources that cannot be parsed have none.
+/// What to warn of where a policy is loaded: names that no look-alike can be compared with, and duties
+/// that the firewall cannot read, which no comment accepts. Sources that cannot be parsed have none.
 pub fn warnings(sources: &PolicySources, limits: &EvalLimits) -> Vec<Lint> {
     let mut found = lint(sources, limits, &|_| true).unwrap_or_default();
-    found.retain(|lint| lint.code == COMPUTED_NAME);
+    found.retain(|lint| [COMPUTED_NAME, WRONG_ELEMENT].contains(&lint.code));
     found
 }
 
@@ -125,6 +131,81 @@ pub fn unanswered_holds(
         hint: "name who may answer in `approvals.approvers`; see docs/approvals.md".to_owned(),
     };
     first.into_iter().map(lint).collect()
+}
+
+/// What [`ungrantable_holds`] warns of.
+const UNGRANTABLE_HOLD: &str = "ungrantable-hold";
+
+/// Why nobody can grant what a rule holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// What is wrong.
+    pub message: String,
+    /// What to change.
+    pub hint: String,
+}
+
+/// What to warn of where the approvers that there are cannot grant what a rule holds: for each rule
+/// whose `approvers` and `quorum` are written down, in modules for whose path `select` is true, what
+/// `judge` says of its groups and quorum, if anything. Groups that are computed are none for `judge`.
+/// Sources that cannot be parsed have none.
+pub fn ungrantable_holds(
+    sources: &PolicySources,
+    limits: &EvalLimits,
+    select: &dyn Fn(&str) -> bool,
+    judge: &dyn Fn(&[&str], u32) -> Option<Objection>,
+) -> Vec<Lint> {
+    let Ok(policy) = Policy::parse(sources, None, limits) else { return Vec::new() };
+    let Ok(mut engine) = parsed(policy.authored(), limits) else { return Vec::new() };
+    let index = Index::of(engine.get_modules());
+    let holds = elements::all(&index).into_iter();
+    let found = holds.filter(|it| it.duty == "hold" && select(it.file)).filter_map(|hold| {
+        let groups = hold.texts("approvers").unwrap_or_default();
+        let Objection { message, hint } = judge(&groups, hold.whole("quorum", 1).unwrap_or(1))?;
+        Some(Lint {
+            file: hold.file.to_owned(),
+            line: hold.line,
+            code: UNGRANTABLE_HOLD,
+            message,
+            hint,
+        })
+    });
+    found.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// `wrong-element`: a duty that is written down in a form that denies each call that it is for.
+fn wrong_elements(index: &Index<'_>) -> Vec<Lint> {
+    let found = elements::all(index).into_iter().filter_map(|element| {
+        let problem = element.problem()?;
+        let (duty, file) = (element.duty, element.file.to_owned());
+        Some(Lint {
+            file,
+            line: element.line,
+            code: WRONG_ELEMENT,
+            message: format!("each call that this `{duty}` is for is denied, because {problem}"),
+            hint: hint_of(duty).to_owned(),
+        })
+    });
+    found.collect()
+}
+
+/// What an element of `duty` looks like.
+fn hint_of(duty: &str) -> &'static str {
+    match duty {
+        "hold" => {
+            "write `{\"code\": …, \"message\": …, \"approvers\": [\"on-call\"], \"quorum\": 1, \
+             \"ttl\": \"30m\", \"scopes\": [{\"code\": …, \"lasts\": \"15m\", \"count\": 10}]}`; the \
+             first two are enough"
+        }
+        "limit" => {
+            "write `{\"code\": …, \"key\": …, \"rate\": \"10/m\"}`, with `burst`, `window`, `cost` or \
+             `counts` if need be, or `{\"code\": …, \"key\": …, \"concurrent\": 2}`"
+        }
+        "set" => "write `{\"pointer\": \"/argument\", \"value\": …}`",
+        _ => {
+            "write `{\"code\": …, \"pointer\": \"/result/…\"}` or `{\"code\": …, \"what\": \"secrets\"}`"
+        }
+    }
 }
 
 /// Whether a rule writes an object with the member `hold`.

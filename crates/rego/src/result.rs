@@ -48,6 +48,20 @@ const ELEMENTS_MAX: usize = 256;
 /// Longest string in one element, bytes.
 const TEXT_BYTES_MAX: usize = 4096;
 
+/// The members of an element of `hold`.
+const HOLD: &[&str] = &["code", "message", "approvers", "quorum", "ttl", "scopes"];
+/// The members of a wider grant.
+pub(super) const SCOPE: &[&str] = &["code", "lasts", "count"];
+/// The members of an element of `limit` with a rate.
+pub(super) const LIMIT: &[&str] =
+    &["code", "message", "key", "rate", "burst", "window", "cost", "counts"];
+/// The members of an element of `limit` for calls in flight.
+pub(super) const LIMIT_IN_FLIGHT: &[&str] = &["code", "message", "key", "concurrent"];
+/// The members of an element of `set`.
+const SET: &[&str] = &["code", "message", "pointer", "value"];
+/// The members of an element of `redact`.
+const REDACT: &[&str] = &["code", "message", "pointer", "what"];
+
 /// Why there is no decision: Indeterminate in XACML 3.0. It always denies or withholds.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Indeterminate {
@@ -293,9 +307,32 @@ pub(super) fn listing<V: Readable>(
     Ok(Listing::Hide { names, revision })
 }
 
+/// The members of an element of `duty`; of `limit`, those with a rate.
+pub(super) fn members(duty: &str) -> &'static [&'static str] {
+    match duty {
+        "hold" => HOLD,
+        "limit" => LIMIT,
+        "set" => SET,
+        "redact" => REDACT,
+        _ => &[],
+    }
+}
+
+/// Why a permit with `element` in its `duty` would be no decision; `None` if it is one.
+pub(super) fn element_problem(duty: &str, element: Value) -> Option<String> {
+    let mut permit = Value::new_object();
+    let members = permit.as_object_mut().ok()?;
+    let mut reason = Value::new_object();
+    reason.as_object_mut().ok()?.insert("message".into(), "x".into());
+    members.insert("effect".into(), "permit".into());
+    members.insert("reasons".into(), Value::from(vec![reason]));
+    members.insert(duty.into(), Value::from(vec![element]));
+    decision(Some(&permit), PolicyRevision::from(""), Engine::Strict).err().map(|it| it.message)
+}
+
 fn obligations<V: Readable>(fields: &Fields<V>) -> Result<Vec<Obligation>, Indeterminate> {
     let mut obligations = fields.each("hold", |element| {
-        element.only(&["code", "message", "approvers", "quorum", "ttl", "scopes"])?;
+        element.only(HOLD)?;
         Ok(Obligation::Hold(HoldRule {
             code: element.code()?,
             message: element.required("message")?,
@@ -329,7 +366,7 @@ fn obligations<V: Readable>(fields: &Fields<V>) -> Result<Vec<Obligation>, Indet
 
 /// Reads a wider grant that a hold offers.
 fn scope<V: Readable>(element: &Fields<V>) -> Result<GrantScope, Indeterminate> {
-    element.only(&["code", "lasts", "count"])?;
+    element.only(SCOPE)?;
     let missing = || Indeterminate::malformed("scopes: `lasts` is missing");
     Ok(GrantScope {
         code: element.required("code")?,
@@ -342,11 +379,7 @@ fn scope<V: Readable>(element: &Fields<V>) -> Result<GrantScope, Indeterminate> 
 
 fn limit<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
     let concurrent = element.member("concurrent").is_some();
-    element.only(if concurrent {
-        &["code", "message", "key", "concurrent"]
-    } else {
-        &["code", "message", "key", "rate", "burst", "window", "cost", "counts"]
-    })?;
+    element.only(if concurrent { LIMIT_IN_FLIGHT } else { LIMIT })?;
     let bound = match element.whole("concurrent")? {
         Some(most) => Bound::InFlight(most),
         None => rate_bound(element)?,
@@ -388,7 +421,7 @@ fn rate_bound<V: Readable>(element: &Fields<V>) -> Result<Bound, Indeterminate> 
 }
 
 fn set<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
-    element.only(&["code", "message", "pointer", "value"])?;
+    element.only(SET)?;
     element.with_text("code", |_| ())?;
     element.with_text("message", |_| ())?;
     let pointer = element.required("pointer")?;
@@ -403,7 +436,7 @@ fn set<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
 }
 
 fn redact<V: Readable>(element: &Fields<V>) -> Result<Obligation, Indeterminate> {
-    element.only(&["code", "message", "pointer", "what"])?;
+    element.only(REDACT)?;
     element.with_text("message", |_| ())?;
     let redaction = match (element.text("pointer")?, element.text("what")?.as_deref()) {
         (Some(pointer), None) => Redaction::pointer(&pointer).ok_or_else(|| {

@@ -12,12 +12,12 @@ use crate::cli::print;
 use crate::config::PackRef;
 use bartizan_edge::clock::Clock;
 use bartizan_gate::duty::decision::{
-    Bound, Decision, GrantScope, HoldRule, Limit, Listing, Obligation, PolicyRevision, Rate,
-    Redaction,
+    Bound, Decision, GrantScope, HoldRule, Limit, Listing, Obligation, Origin, PolicyRevision,
+    Rate, Redaction,
 };
 use bartizan_gate::duty::hold::TTL_DEFAULT;
 use bartizan_gate::duty::pdp::{ListEntry, Pdp};
-use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts};
+use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, Event};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{Arrival, Gate, GateConfig, Mode, Protected, RefusalForm, Session};
 use bartizan_gate::wire::frame::FrameLimits;
@@ -64,7 +64,9 @@ pub(super) fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
     let gate = Gate::new(config(), Arc::new(witness));
     let server = Arc::new(Protected::new(facts, RefusalForm::Error));
     let mut session = Session::new(Arc::new(principal), server, Transport::Stdio);
-    let arrival = Arrival { raw: message.trim_end().to_owned().into(), ..Arrival::default() };
+    // As where approvers are configured: a call that a rule holds waits.
+    let arrival =
+        Arrival { raw: message.trim_end().to_owned().into(), may_wait: true, ..Arrival::default() };
     let step = session.client_frame(&gate, &arrival, Clock::start().now());
     let answer = lock(&answer).take();
     print(&text(step.audit_record(), answer.as_ref()))
@@ -117,10 +119,19 @@ fn text(record: &AuditRecord, answer: Option<&Decision>) -> String {
     }
     match &record.decision {
         None => line("effect", "none: the message asks nothing"),
-        Some(decision) => verdict(decision, &mut line),
+        Some(decision) => verdict(record.event, decision, &mut line),
     }
     for obligation in answer.into_iter().flat_map(|decision| &decision.obligations) {
-        line("obligation", &duty(obligation));
+        match obligation {
+            Obligation::Hold(rule) => hold(rule, &mut line),
+            Obligation::Limit(limit) => line("obligation", &limited(limit)),
+            Obligation::Set { pointer, value } => {
+                line("obligation", &format!("set {pointer} to {value}"));
+            }
+            Obligation::Redact { code, redaction } => {
+                line("obligation", &redacted(code, redaction));
+            }
+        }
     }
     if let Some(decision) = &record.decision {
         line("engine", decision.engine);
@@ -130,9 +141,14 @@ fn text(record: &AuditRecord, answer: Option<&Decision>) -> String {
     lines.join("\n")
 }
 
-fn verdict(decision: &DecisionFacts, line: &mut impl FnMut(&str, &str)) {
-    line("effect", decision.effect);
+fn verdict(event: Event, decision: &DecisionFacts, line: &mut impl FnMut(&str, &str)) {
+    let held = event == Event::Hold;
+    line("effect", if held { "hold" } else { decision.effect });
     for reason in &decision.reasons {
+        // A held call was not refused: its rules stand below, with who may grant it.
+        if held && reason.origin == Origin::Undischarged.as_str() {
+            continue;
+        }
         line("reason", &format!("{} ({}): {}", reason.code, reason.origin, reason.message));
     }
 }
@@ -147,29 +163,29 @@ fn bounded(bound: Bound) -> String {
     }
 }
 
-fn duty(obligation: &Obligation) -> String {
-    match obligation {
-        Obligation::Hold(HoldRule { code, message, approvers, ttl, quorum, scopes }) => {
-            let ttl = humantime::format_duration(ttl.unwrap_or(TTL_DEFAULT));
-            let people = if *quorum > 1 { format!(" ({quorum} of them)") } else { String::new() };
-            let mut line = format!(
-                "hold {code}: {message}: approvers {approvers:?}{people}, stands for {ttl}"
-            );
-            for GrantScope { code, lasts, count } in scopes {
-                let lasts = humantime::format_duration(*lasts);
-                let wider = format!(", may be widened to {code}: {count} calls in {lasts}");
-                line.push_str(&wider);
-            }
-            line
-        }
-        Obligation::Limit(Limit { code, key, bound, cost }) => {
-            let cost = if *cost == 1 { String::new() } else { format!(", takes {cost}") };
-            format!("limit {code}: {}{cost}, for `{key}`", bounded(*bound))
-        }
-        Obligation::Set { pointer, value } => format!("set {pointer} to {value}"),
-        Obligation::Redact { code, redaction } => match redaction {
-            Redaction::Pointer(pointer) => format!("redact {code}: {pointer} of the answer"),
-            Redaction::Secrets => format!("redact {code}: secrets in the answer"),
-        },
+/// A rule that holds the call, and who may grant it.
+fn hold(rule: &HoldRule, line: &mut impl FnMut(&str, &str)) {
+    let HoldRule { code, message, approvers, ttl, quorum, scopes } = rule;
+    line("hold", &format!("{code}: {message}"));
+    let groups = approvers.join(", ");
+    line("  approvers", if approvers.is_empty() { "any approver" } else { &groups });
+    line("  quorum", &quorum.to_string());
+    line("  ttl", &humantime::format_duration(ttl.unwrap_or(TTL_DEFAULT)).to_string());
+    for GrantScope { code, lasts, count } in scopes {
+        let lasts = humantime::format_duration(*lasts);
+        line("  scope", &format!("{code}: {count} calls in {lasts}"));
+    }
+}
+
+fn limited(limit: &Limit) -> String {
+    let Limit { code, key, bound, cost } = limit;
+    let cost = if *cost == 1 { String::new() } else { format!(", takes {cost}") };
+    format!("limit {code}: {}{cost}, for `{key}`", bounded(*bound))
+}
+
+fn redacted(code: &str, redaction: &Redaction) -> String {
+    match redaction {
+        Redaction::Pointer(pointer) => format!("redact {code}: {pointer} of the answer"),
+        Redaction::Secrets => format!("redact {code}: secrets in the answer"),
     }
 }

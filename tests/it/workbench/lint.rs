@@ -40,6 +40,62 @@ const CASES: &[(&str, &[(&str, u64)])] = &[
         &[],
     ),
     (
+        "limit contains {\"key\": \"k\", \"rate\": \"10 per minute\", \"code\": \"c\"} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "limit contains {\"code\": \"c\", \"rate\": \"1/m\"} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "limit contains {\n\t\"code\": \"c\",\n\t\"key\": input.principal.id,\n\t\"rate\": sprintf(\"%d/m\", [2]),\n\t\"windw\": \"fixed\",\n} if input.method == \"x\"",
+        &[("wrong-element", 4)],
+    ),
+    (
+        "limit contains {\n\t\"code\": \"c\",\n\t\"key\": input.principal.id,\n\t\"rate\": sprintf(\"%d/m\", [2]),\n} if input.method == \"x\"",
+        &[],
+    ),
+    (
+        "hold contains {\"code\": \"c\", \"message\": \"m\", \"ttl\": \"30 min\"} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "hold contains {\"code\": \"c\", \"message\": \"m\", \"quorum\": 0} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "hold contains {\"code\": \"c\", \"message\": \"m\", \"quorum\": -1} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "hold contains {\"code\": \"c\", \"message\": \"m\", \"approvers\": \"on-call\"} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "hold contains {\"code\": \"c\", \"message\": \"m\", \"scopes\": [{\"lasts\": \"15m\", \"count\": 3}]} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "hold contains {\"code\": \"c\", \"message\": \"m\", \"scopes\": [{\"code\": \"s\", \"lasts\": \"15m\", \"count\": 3, \"tool\": \"x\"}]} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "hold contains {\"code\": \"c\", \"message\": \"m\", \"approver\": [\"on-call\"]} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "hold contains {\"code\": \"c\", \"message\": \"m\", \"approvers\": [\"on-call\", input.server.name], \"ttl\": \"2h\", \"quorum\": 2, \"scopes\": [{\"code\": \"s\", \"lasts\": \"15m\", \"count\": 3}]} if input.method == \"x\"",
+        &[],
+    ),
+    (
+        "set contains {\"pointer\": \"a\", \"value\": 1} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
+        "redact contains {\"code\": \"c\", \"what\": \"names\"} if input.method == \"x\"",
+        &[("wrong-element", 3)],
+    ),
+    (
         "permit contains {\"code\": \"a\", \"message\": \"m\"} if {\n\tsome env in input.operation.environments\n\tstartswith(env, \"stag\")\n}",
         &[("substring-match", 5)],
     ),
