@@ -1,12 +1,17 @@
 //! `bartizan demo`: runs the demo with a private state directory.
 //!
-//! Exit code 0 if everything went as expected, 1 if something did not or the demo could not run, 64
+//! Exit code 0 if everything went as expected, also if nobody answers the held call, 1 if something did
+//! not, the demo could not run or was interrupted, 64
 //! if the arguments are wrong.
 
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Exit, Failure};
 use crate::run::RunOptions;
@@ -74,6 +79,7 @@ async fn run_demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<Exit,
         auto: args.auto,
         stay: args.stay,
         vendor: args.vendor,
+        interrupt: interrupt()?,
     };
     let summary =
         bartizan_demo::run(&options, |setting| crate::demo::start(setting, prover), out).await;
@@ -83,6 +89,23 @@ async fn run_demo(args: &DemoArgs, out: &mut (dyn Write + Send)) -> Result<Exit,
     }
     let expected = summary.map_err(failed)?.is_as_expected();
     Ok(if expected { Exit::Done } else { Exit::Failed })
+}
+
+/// Is cancelled by the first SIGINT or SIGTERM, so that the demo ends in order and deletes its directory.
+fn interrupt() -> Result<CancellationToken, Failure> {
+    // Nothing waits for these tasks: they end with the program.
+    let tasks = TaskTracker::new();
+    let interrupt = CancellationToken::new();
+    for (kind, name) in [(SignalKind::interrupt(), "SIGINT"), (SignalKind::terminate(), "SIGTERM")]
+    {
+        let mut signals = signal(kind).map_err(|error| Failure::failed(name, error.to_string()))?;
+        let interrupt = interrupt.clone();
+        tasks.spawn(async move {
+            signals.recv().await;
+            interrupt.cancel();
+        });
+    }
+    Ok(interrupt)
 }
 
 /// Creates the directory that the user named, or checks that it is empty: the demo must count only

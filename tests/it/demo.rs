@@ -128,6 +128,7 @@ async fn the_flag_service_refuses_what_a_browser_could_send() {
 async fn the_demo_fails_when_nothing_stands_in_front() {
     let state = tempfile::tempdir().unwrap();
     let options = DemoOptions {
+        interrupt: CancellationToken::new(),
         state: state.path().to_owned(),
         auto: true,
         stay: false,
@@ -158,6 +159,7 @@ async fn the_demo_fails_when_nothing_stands_in_front() {
 async fn the_demo_fails_when_nothing_answers() {
     let state = tempfile::tempdir().unwrap();
     let options = DemoOptions {
+        interrupt: CancellationToken::new(),
         state: state.path().to_owned(),
         auto: true,
         stay: false,
@@ -184,8 +186,13 @@ async fn the_demo_fails_when_nothing_answers() {
 async fn the_demo_succeeds_in_the_place_of_every_vendor() {
     for vendor in Vendor::ALL.into_iter().filter(|it| *it != Vendor::FlagService) {
         let state = tempfile::tempdir().unwrap();
-        let options =
-            DemoOptions { state: state.path().join("state"), auto: true, stay: false, vendor };
+        let options = DemoOptions {
+            state: state.path().join("state"),
+            auto: true,
+            stay: false,
+            vendor,
+            interrupt: CancellationToken::new(),
+        };
         let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
         let mut shown = Vec::new();
         let start = |setting| bartizan::demo::start(setting, prover);
@@ -236,6 +243,7 @@ async fn stand_ins_are_what_their_packs_say() {
 async fn the_demo_succeeds_in_front_of_the_real_firewall() {
     let state = tempfile::tempdir().unwrap();
     let options = DemoOptions {
+        interrupt: CancellationToken::new(),
         state: state.path().join("state"),
         auto: true,
         stay: false,
@@ -299,6 +307,38 @@ async fn a_person_grants_the_held_calls_of_the_demo() {
     assert!(shown.contains("one byte changed: 91 %          REFUSED"), "{shown}");
     let token = std::fs::read_to_string(state.join("approver.token")).unwrap();
     assert!(!shown.contains(&token), "{shown}");
+}
+
+/// Whoever ends the demo while it waits for a person finds nothing of it left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_demo_leaves_no_directory() {
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_bartizan"));
+        program.arg("demo").env("TMPDIR", folder.path());
+        let mut demo = program
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("it waits for your answer") {
+                break;
+            }
+        }
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_some());
+        let pid = i32::try_from(demo.id().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        while lines.next_line().await.unwrap().is_some() {}
+        let ended = demo.wait_with_output().await.unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), said.as_str()), (Some(1), "error: demo: interrupted\n"));
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 /// `bartizan approvals`, as the demo prints it.

@@ -76,10 +76,12 @@ pub struct DemoOptions {
     pub state: PathBuf,
     /// Whether the demo itself grants the call that waits for a person.
     pub auto: bool,
-    /// Whether to go on serving until Ctrl-C.
+    /// Whether to go on serving until [`Self::interrupt`] is cancelled.
     pub stay: bool,
     /// The vendor whose server is protected.
     pub vendor: Vendor,
+    /// Ends the demo early, in order, when it is cancelled; with `stay` it is the only end.
+    pub interrupt: CancellationToken,
 }
 
 /// Why the demo could not run.
@@ -93,6 +95,8 @@ pub enum DemoError {
     Approvals(String),
     /// The journal could not be read back.
     Journal(String),
+    /// It was interrupted before it was through.
+    Interrupted,
 }
 
 impl fmt::Display for DemoError {
@@ -102,6 +106,7 @@ impl fmt::Display for DemoError {
             Self::Firewall(text) => write!(f, "the firewall did not start: {text}"),
             Self::Approvals(text) => write!(f, "bartizan approvals: {text}"),
             Self::Journal(text) => write!(f, "the journal cannot be read back: {text}"),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }
@@ -184,8 +189,11 @@ where
         environment: "staging",
         state: options.state.clone(),
     };
-    let Firewall { url, approver, journal, stop } =
-        start(setting).await.map_err(DemoError::Firewall)?;
+    let started = tokio::select! {
+        started = start(setting) => started.map_err(DemoError::Firewall)?,
+        () = options.interrupt.cancelled() => return Err(DemoError::Interrupted),
+    };
+    let Firewall { url, approver, journal, stop } = started;
     let stage = Stage {
         vendor: options.vendor,
         service,
@@ -196,7 +204,15 @@ where
         http: HttpClient::new(),
     };
     let production = stage.service.snapshot("production");
-    let report = stage.play(out).await?;
+    let played = tokio::select! {
+        report = stage.play(out) => Some(report?),
+        () = options.interrupt.cancelled() => None,
+    };
+    let Some(report) = played else {
+        stop.await; // writes its last records before the caller deletes them
+        closing.cancel();
+        return Err(DemoError::Interrupted);
+    };
     let mut stop = Some(stop);
     if !options.stay
         && let Some(stop) = stop.take()
@@ -207,7 +223,7 @@ where
     if let Some(stop) = stop {
         show::invitation(out, &stage.url, &stage.journal).map_err(doing("writing"))?;
         tokio::select! {
-            pressed = tokio::signal::ctrl_c() => pressed.map_err(doing("waiting for Ctrl-C"))?,
+            () = options.interrupt.cancelled() => {}
             failed = stage.leave_one_held(out) => return Err(failed),
         }
         stop.await;
@@ -308,7 +324,11 @@ impl Stage {
                     seen = &mut call => seen, // nothing held it
                     asked = self.ask(approver, answer, out) => {
                         asked?;
-                        call.await
+                        let seen = call.await;
+                        if answer == Answer::Grant && !self.auto {
+                            show::answer_of_person(out, &seen).map_err(doing("writing"))?;
+                        }
+                        seen
                     }
                 }
             }

@@ -65,6 +65,14 @@ pub(super) fn asked(out: &mut dyn Write, command: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Says why a call that waited for a person did not pass, if it did not.
+pub(super) fn answer_of_person(out: &mut dyn Write, seen: &Seen) -> io::Result<()> {
+    if let Seen::Refusal { text, .. } | Seen::Failure(text) = seen {
+        writeln!(out, "     it did not pass, and the demo goes on: {}", escaped(text))?;
+    }
+    out.flush()
+}
+
 /// Says that a call is held, and the command that answers it, which the demo runs.
 pub(super) fn answered(out: &mut dyn Write, command: &str) -> io::Result<()> {
     writeln!(out, "     held: it waits, until the demo runs this:\n       {command}")?;
