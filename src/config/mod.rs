@@ -68,7 +68,7 @@ pub use remote::{CredentialsConfig, RemoteConfig};
 pub use replicas::{ReplicasConfig, SharedKey, StoreAddress};
 pub use secret::Secret;
 pub use server::ServerConfig;
-pub use sign_in::OidcConfig;
+pub use sign_in::{OidcConfig, PeopleConfig};
 pub use surroundings::Surroundings;
 pub(crate) use surroundings::read_pem;
 pub use table::DocumentedKey;

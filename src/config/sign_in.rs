@@ -38,14 +38,8 @@ pub struct OidcConfig {
     pub ca_file: Option<PathBuf>,
     /// Scopes beside `openid` (`scopes`).
     pub scopes: Vec<String>,
-    /// The claim that names the person (`id_claim`): a name, or an RFC 6901 pointer.
-    pub id_claim: String,
-    /// Claims by which the same person is a principal (`principal_claims`), at most 8.
-    pub principal_claims: Vec<String>,
-    /// The claim with the groups (`groups_claim`).
-    pub groups_claim: String,
-    /// Groups of approvers, each with values of the claim (`groups`): 1 to 32.
-    pub groups: Vec<(String, Vec<String>)>,
+    /// How claims become an approver.
+    pub people: PeopleConfig,
     /// How long a session may be unused (`idle`).
     pub idle: Duration,
     /// How long one lasts (`session`).
@@ -92,7 +86,7 @@ impl OidcConfig {
             )
             .optional("none")
             .unwrap_or_default();
-        let people = People::read(s);
+        let people = PeopleConfig::read(s);
         let (idle, session) = times(s);
         let (issuer, people) = (issuer?, people?);
         Some(Self {
@@ -102,10 +96,7 @@ impl OidcConfig {
             client_secret,
             ca_file,
             scopes,
-            id_claim: people.id_claim,
-            principal_claims: people.principal_claims,
-            groups_claim: people.groups_claim,
-            groups: people.groups,
+            people,
             idle,
             session,
         })
@@ -129,14 +120,19 @@ fn times(s: &mut Section<'_>) -> (Duration, Duration) {
 }
 
 /// How claims become an approver.
-struct People {
-    id_claim: String,
-    principal_claims: Vec<String>,
-    groups_claim: String,
-    groups: Vec<(String, Vec<String>)>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeopleConfig {
+    /// The claim that names the person (`id_claim`): a name, or an RFC 6901 pointer.
+    pub id_claim: String,
+    /// Claims by which the same person is a principal (`principal_claims`), at most 8.
+    pub principal_claims: Vec<String>,
+    /// The claim with the groups (`groups_claim`).
+    pub groups_claim: String,
+    /// Groups of approvers, each with values of the claim (`groups`): 1 to 32.
+    pub groups: Vec<(String, Vec<String>)>,
 }
 
-impl People {
+impl PeopleConfig {
     fn read(s: &mut Section<'_>) -> Option<Self> {
         let id_claim = s
             .key(

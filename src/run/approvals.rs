@@ -109,6 +109,7 @@ fn sign_in(config: &ApprovalsConfig) -> Result<Option<SignIn>, StartError> {
     let problem = |key: &str, what: String| StartError::new(format!("approvals.{key}"), what);
     let ca_pem = oidc.ca_file.as_deref().map(read_pem).transpose();
     let public_url = PublicUrl::parse(public_url);
+    let claims = &oidc.people;
     let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
     let described = SignInConfig {
         client: ClientConfig {
@@ -122,10 +123,10 @@ fn sign_in(config: &ApprovalsConfig) -> Result<Option<SignIn>, StartError> {
         scopes: boxed(&oidc.scopes),
         people: People {
             prefix: oidc.name.as_str().into(),
-            id_claim: oidc.id_claim.as_str().into(),
-            principal_claims: boxed(&oidc.principal_claims),
-            groups_claim: oidc.groups_claim.as_str().into(),
-            groups: oidc
+            id_claim: claims.id_claim.as_str().into(),
+            principal_claims: boxed(&claims.principal_claims),
+            groups_claim: claims.groups_claim.as_str().into(),
+            groups: claims
                 .groups
                 .iter()
                 .map(|(group, of)| (group.as_str().into(), boxed(of)))

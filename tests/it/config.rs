@@ -80,12 +80,12 @@ fn the_shortest_file_has_safe_defaults() {
         "servers: {{s: {{url: 'http://h/'}}}}\napprovals: {{public_url: 'https://d', oidc: {{issuer: 'https://login.example:8443/r', {GOOD}}}}}"
     );
     let oidc = read(&least).unwrap().approvals.oidc.unwrap();
-    assert_eq!((oidc.name.as_str(), oidc.id_claim.as_str()), ("login.example", "sub"));
+    assert_eq!((oidc.name.as_str(), oidc.people.id_claim.as_str()), ("login.example", "sub"));
     assert_eq!(
-        (oidc.groups_claim.as_str(), oidc.client_secret, oidc.ca_file),
+        (oidc.people.groups_claim.as_str(), oidc.client_secret, oidc.ca_file),
         ("groups", None, None)
     );
-    assert!(oidc.scopes.is_empty() && oidc.principal_claims.is_empty());
+    assert!(oidc.scopes.is_empty() && oidc.people.principal_claims.is_empty());
     assert_eq!([oidc.idle, oidc.session], [30, 480].map(Duration::from_mins));
     assert_eq!((approvals.progress, approvals.elicit), (Some(Duration::from_secs(5)), false));
     assert!(config.otlp.is_none() && config.replicas.is_none());
@@ -209,11 +209,14 @@ servers:
     assert_eq!(oidc.client_secret.as_ref().map(Secret::expose), Some("t0ken"));
     assert_eq!(oidc.ca_file.as_deref(), Some(Path::new("/etc/bartizan/ca.pem")));
     assert_eq!(oidc.scopes, ["profile", "groups"]);
-    assert_eq!((oidc.id_claim.as_str(), oidc.groups_claim.as_str()), ("email", "/realm/roles"));
-    assert_eq!(oidc.principal_claims, ["upn", "/act/sub"]);
+    assert_eq!(
+        (oidc.people.id_claim.as_str(), oidc.people.groups_claim.as_str()),
+        ("email", "/realm/roles")
+    );
+    assert_eq!(oidc.people.principal_claims, ["upn", "/act/sub"]);
     let of = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
     let groups = [("on-call".into(), of(&["sre"])), ("leads".into(), of(&["heads", "chiefs"]))];
-    assert_eq!(oidc.groups, groups);
+    assert_eq!(oidc.people.groups, groups);
     assert_eq!([oidc.idle, oidc.session], [5, 60].map(Duration::from_mins));
     let [chat, pager] = &approvals.webhooks[..] else { panic!("two webhooks") };
     assert_eq!((&*chat.name, chat.url.expose()), ("chat-1", "https://h/t0ken"));
