@@ -17,6 +17,8 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use crate::yaml;
+use sha2::{Digest as _, Sha256};
+
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{GateConfig, Mode};
 
@@ -119,6 +121,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The file itself, where there is one, and the files of secrets that references in it name.
     pub own_files: Vec<PathBuf>,
+    /// SHA-256 of the file itself, where there is one.
+    pub sha256: Option<[u8; 32]>,
     /// Whether programs are kept from `state`. Not where it is thrown away after the run.
     pub hides_state: bool,
 }
@@ -139,6 +143,7 @@ impl Config {
         let base = path.parent().unwrap_or_else(|| Path::new(""));
         let mut config = Self::parse(&text, base, &|name| std::env::var(name).ok())?;
         config.own_files.push(path.to_owned());
+        config.sha256 = Some(Sha256::digest(text.as_bytes()).into());
         Ok(config)
     }
 
@@ -230,7 +235,7 @@ impl Config {
         let mode = s
             .key(
                 "mode",
-                word([("enforce", Mode::Enforce), ("observe", Mode::Observe)]),
+                word([Mode::Enforce, Mode::Observe].map(|mode| (mode.as_str(), mode))),
                 "`enforce`, or `observe`: decide and record everything, let everything \
                  well-formed pass.",
             )
@@ -267,6 +272,7 @@ impl Config {
             otlp,
             log: log?,
             own_files: Vec::new(),
+            sha256: None,
             hides_state: true,
         })
     }

@@ -98,6 +98,7 @@ pub async fn ask(config: &Config, options: RunOptions) -> Result<LockFile, AskEr
         policy: PolicyConfig::default(),
         otlp: None,
         // It lies where programs have their temporary files.
+        sha256: None,
         hides_state: false,
         ..config.clone()
     };

@@ -202,7 +202,7 @@ pub async fn start(mut config: Config, options: RunOptions) -> Result<Running, S
     let clock = Clock::start();
     let state = state::StateDirectory::open(&config.state)?;
     let boot = state::boot()?;
-    let journal = Arc::new(state.journal(&config.audit, &boot, clock.now())?);
+    let journal = Arc::new(state.journal(&config, &boot, clock.now())?);
     let started = build(&config, options, clock, &state, &boot, &journal).await;
     if let Err(error) = &started {
         // Record the failure, too, and close the journal.

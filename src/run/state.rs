@@ -4,13 +4,15 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{StartError, limit_log};
-use crate::config::AuditConfig;
+use crate::config::Config;
 use ::bartizan_audit;
 use bartizan_audit::journal::{Journal, JournalConfig};
-use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now};
+use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now, ProgramFacts};
 use bartizan_gate::evidence::step::AuditSink as _;
+use bartizan_gate::session::keyed_digest;
 use bartizan_gate::wire::hex::hex;
 
 /// The file in the state directory with the digest key, 32 bytes.
@@ -57,14 +59,17 @@ impl StateDirectory {
     /// As [`Journal::open`].
     pub(super) fn journal(
         &self,
-        config: &AuditConfig,
+        config: &Config,
         boot: &str,
         now: Now,
     ) -> Result<Journal, StartError> {
+        let program = self.program(config);
+        let config = &config.audit;
         let directory = bartizan_audit::journal_directory(&self.directory);
         let settings = JournalConfig {
             segment_bytes_max: config.segment_bytes,
             bytes_max: config.bytes,
+            program: Some(Arc::new(program)),
             ..JournalConfig::new(directory)
         };
         let (journal, recovery) = Journal::open(&settings, boot, now)
@@ -89,6 +94,18 @@ impl StateDirectory {
             kept.map_err(|unkept| StartError::new("journal", unkept.cause))?;
         }
         Ok(journal)
+    }
+
+    /// What the first record of a run says of the program.
+    fn program(&self, config: &Config) -> ProgramFacts {
+        let configuration = config.sha256.map(|sha256| keyed_digest(&self.digest_key, &sha256));
+        let host = rustix::system::uname();
+        ProgramFacts {
+            version: env!("CARGO_PKG_VERSION").into(),
+            host: host.nodename().to_string_lossy().into(),
+            mode: config.mode.as_str(),
+            configuration,
+        }
     }
 }
 

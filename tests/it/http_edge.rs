@@ -24,3 +24,4 @@ mod kept;
 mod holds;
 mod waiting;
 mod keep_alive;
+mod senders;

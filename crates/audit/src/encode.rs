@@ -10,8 +10,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use bartizan_gate::evidence::record::{
-    ApprovalFacts, AuditRecord, DecisionFacts, Finding, KeptInput, OperationFacts, Outcome,
-    ProtocolFacts, ReasonFacts, RedactionFacts, Tags, Target,
+    ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, Finding, HttpFacts, IdentityFacts,
+    KeptInput, OperationFacts, Outcome, ProgramFacts, ProtocolFacts, ReasonFacts, RedactionFacts,
+    Tags, Target,
 };
 use bartizan_gate::evidence::text::{Listed, Text, is_plain};
 
@@ -78,7 +79,8 @@ impl Out<'_> {
             self.text(call);
         }
         self.maybe(",\"principal\":", record.principal.as_deref());
-        self.maybe(",\"peer\":", record.peer.as_deref());
+        self.maybe(",\"session\":", record.session.as_deref());
+        self.sender(record);
         self.maybe(",\"server\":", record.server.as_deref());
         self.maybe(",\"direction\":", record.direction);
         if let Some(protocol) = &record.protocol {
@@ -114,7 +116,7 @@ impl Out<'_> {
     /// What few records have.
     fn rest(&mut self, record: &AuditRecord) -> Result<(), String> {
         self.maybe(",\"finding\":", record.finding.map(Finding::as_str));
-        if let Some(tags) = &record.tags {
+        if let Some(tags) = record.tags {
             self.tags(tags);
         }
         self.maybe(",\"taxonomy\":", record.taxonomy);
@@ -132,8 +134,39 @@ impl Out<'_> {
         if let Some(approval) = &record.approval {
             self.approval(approval);
         }
+        if let Some(program) = &record.program {
+            let ProgramFacts { version, host, mode, configuration } = &**program;
+            self.member(",\"program\":{\"version\":", version);
+            self.member(",\"host\":", host);
+            self.member(",\"mode\":", mode);
+            self.maybe(",\"configuration\":", configuration.as_deref());
+            self.raw("}");
+        }
         self.maybe(",\"note\":", record.note.as_deref());
         Ok(())
+    }
+
+    /// Who sent a message, as far as it is known.
+    fn sender(&mut self, record: &AuditRecord) {
+        if let Some(IdentityFacts { issuer, subject, client_id }) = record.identity.as_deref() {
+            self.member(",\"identity\":{\"issuer\":", issuer);
+            self.maybe(",\"subject\":", subject.as_deref());
+            self.maybe(",\"client_id\":", client_id.as_deref());
+            self.raw("}");
+        }
+        if let Some(ClientFacts { name, version }) = record.client.as_deref() {
+            self.member(",\"client\":{\"name\":", name);
+            self.member(",\"version\":", version);
+            self.raw("}");
+        }
+        self.maybe(",\"peer\":", record.peer.as_deref());
+        if let Some(HttpFacts { method, host, path, origin }) = record.http.as_deref() {
+            self.member(",\"http\":{\"method\":", method);
+            self.maybe(",\"host\":", host.as_deref());
+            self.member(",\"path\":", path);
+            self.maybe(",\"origin\":", origin.as_deref());
+            self.raw("}");
+        }
     }
 
     fn approval(&mut self, approval: &ApprovalFacts) {
@@ -224,7 +257,8 @@ impl Out<'_> {
         self.raw("}");
     }
 
-    fn tags(&mut self, Tags { maestro, owasp, mitre }: &Tags) {
+    fn tags(&mut self, Tags { strength, maestro, owasp, mitre }: &Tags) {
+        self.member(",\"strength\":", strength);
         self.member(",\"maestro\":{\"layer\":", maestro.layer);
         self.member(",\"layer.name\":", maestro.layer_name);
         self.raw(",\"threats\":");

@@ -26,7 +26,11 @@ pub struct JournalRecord {
     pub uptime_us: u64,
     pub call: Option<String>,
     pub principal: Option<String>,
+    pub session: Option<String>,
+    pub identity: Option<IdentityRecord>,
+    pub client: Option<ClientRecord>,
     pub peer: Option<String>,
+    pub http: Option<HttpRecord>,
     pub server: Option<String>,
     pub direction: Option<String>,
     pub protocol: Option<ProtocolRecord>,
@@ -49,6 +53,7 @@ pub struct JournalRecord {
     pub trace_id: Option<String>,
     pub parent_span_id: Option<String>,
     pub finding: Option<String>,
+    pub strength: Option<String>,
     pub maestro: Option<MaestroRecord>,
     pub owasp: Option<OwaspRecord>,
     pub mitre: Option<MitreRecord>,
@@ -60,6 +65,7 @@ pub struct JournalRecord {
     pub input_left_out_more: u64,
     pub repeated: Option<u64>,
     pub since: Option<String>,
+    pub program: Option<ProgramRecord>,
     pub note: Option<String>,
 }
 
@@ -98,6 +104,43 @@ pub struct GapFacts {
     pub since: String,
     /// Why the last of them was refused.
     pub cause: String,
+}
+
+/// See [`IdentityFacts`](bartizan_gate::evidence::record::IdentityFacts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct IdentityRecord {
+    pub issuer: String,
+    pub subject: Option<String>,
+    pub client_id: Option<String>,
+}
+
+/// See [`ClientFacts`](bartizan_gate::evidence::record::ClientFacts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct ClientRecord {
+    pub name: String,
+    pub version: String,
+}
+
+/// See [`HttpFacts`](bartizan_gate::evidence::record::HttpFacts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct HttpRecord {
+    pub method: String,
+    pub host: Option<String>,
+    pub path: String,
+    pub origin: Option<String>,
+}
+
+/// See [`ProgramFacts`](bartizan_gate::evidence::record::ProgramFacts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct ProgramRecord {
+    pub version: String,
+    pub host: String,
+    pub mode: String,
+    pub configuration: Option<String>,
 }
 
 /// See [`ProtocolFacts`](bartizan_gate::evidence::record::ProtocolFacts).
@@ -183,7 +226,7 @@ pub struct ReasonRecord {
     pub origin: String,
 }
 
-/// See [`Maestro`](bartizan_gate::evidence::record::Maestro).
+/// See [`Maestro`](bartizan_gate::evidence::finding::Maestro).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
 pub struct MaestroRecord {
@@ -194,7 +237,7 @@ pub struct MaestroRecord {
     pub threats: Vec<String>,
 }
 
-/// See [`Owasp`](bartizan_gate::evidence::record::Owasp).
+/// See [`Owasp`](bartizan_gate::evidence::finding::Owasp).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
 pub struct OwaspRecord {
@@ -204,7 +247,7 @@ pub struct OwaspRecord {
     pub asi: Vec<String>,
 }
 
-/// See [`Mitre`](bartizan_gate::evidence::record::Mitre).
+/// See [`Mitre`](bartizan_gate::evidence::finding::Mitre).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
 pub struct MitreRecord {

@@ -86,7 +86,9 @@ impl Journal {
             settled: 0,
         };
         let mut writer = Writer::new(config, boot, &survey, wrap(store));
-        writer.keep_own(&AuditRecord::new(Event::Start, now)).map_err(JournalError::Unkept)?;
+        let mut start = AuditRecord::new(Event::Start, now);
+        start.program.clone_from(&config.program);
+        writer.keep_own(&start).map_err(JournalError::Unkept)?;
         recovery.settled =
             writer.settle(&recovery, survey.open, now).map_err(JournalError::Unkept)?;
         let journal = Self {

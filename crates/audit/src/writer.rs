@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use bartizan_gate::evidence::record::{
-    AuditRecord, CallId, Event, Finding, Now, Outcome, RECORD_BYTES_MAX, Target,
+    AuditRecord, CallId, Event, Finding, Now, Outcome, ProgramFacts, RECORD_BYTES_MAX, Target,
 };
 
 use super::chain::{self, Hex};
@@ -62,6 +62,8 @@ pub struct JournalConfig {
     /// are still recorded, so that a full disk does not prevent the outcome of a call that was
     /// permitted. 0 turns the check off.
     pub reserve_bytes: u64,
+    /// What its first record says of the program.
+    pub program: Option<Arc<ProgramFacts>>,
 }
 
 impl JournalConfig {
@@ -72,6 +74,7 @@ impl JournalConfig {
             segment_bytes_max: 64 << 20,
             bytes_max: 16 << 30,
             reserve_bytes: 16 << 20,
+            program: None,
         }
     }
 }

@@ -535,7 +535,7 @@ async fn connection(
         // hyper has answered, or nobody waits for an answer, so only the record is left to do.
         if let Some((why, note)) = state.refused_head(&*error) {
             let rejection = Rejection { note: Some(note), ..Rejection::from(why, None) };
-            drop(rejection.refuse(&listener.shared, &state));
+            drop(rejection.refuse(&listener.shared, &state, None));
         }
     }
     drop(places);

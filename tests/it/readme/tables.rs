@@ -12,10 +12,10 @@ use bartizan_gate::duty::decision::Listing;
 use bartizan_gate::duty::limit::Wait;
 use bartizan_gate::duty::pdp::{ListEntry, Pdp as _};
 use bartizan_gate::evidence::record::{
-    ApprovalFacts, AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding,
-    HIDDEN_MAX, KeptInput, LEFT_OUT_MAX, Now, OBLIGATIONS_MAX, OperationFacts, Outcome, PLACES_MAX,
-    PlaceFacts, ProtocolFacts, REASONS_MAX, ReasonFacts, RedactionFacts, TAGS_MAX, TAXONOMY,
-    Target,
+    ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX,
+    Finding, HIDDEN_MAX, HttpFacts, IdentityFacts, KeptInput, LEFT_OUT_MAX, Now, OBLIGATIONS_MAX,
+    OperationFacts, Outcome, PLACES_MAX, PlaceFacts, ProgramFacts, ProtocolFacts, REASONS_MAX,
+    ReasonFacts, RedactionFacts, TAGS_MAX, TAXONOMY, Target,
 };
 use bartizan_gate::evidence::refusal::{self, Addressee, DoorRefusal, Refusal};
 use bartizan_gate::evidence::step::AuditSink as _;
@@ -562,7 +562,26 @@ fn full_record() -> AuditRecord {
     AuditRecord {
         call: Some("c".into()),
         principal: Some("t".into()),
+        session: Some("t".into()),
+        identity: Some(
+            IdentityFacts {
+                issuer: "t".into(),
+                subject: Some("t".into()),
+                client_id: Some("t".into()),
+            }
+            .into(),
+        ),
+        client: Some(ClientFacts { name: "t".into(), version: "t".into() }.into()),
         peer: Some("t".into()),
+        http: Some(
+            HttpFacts {
+                method: "t".into(),
+                host: Some("t".into()),
+                path: "t".into(),
+                origin: Some("t".into()),
+            }
+            .into(),
+        ),
         server: Some("t".into()),
         direction: Some("to_server"),
         protocol: Some(ProtocolFacts {
@@ -627,6 +646,15 @@ fn full_record() -> AuditRecord {
         input_left_out: vec!["/p"; LEFT_OUT_MAX + 1].into(),
         repeated: Some(1),
         since: Some(now().wall),
+        program: Some(
+            ProgramFacts {
+                version: "t".into(),
+                host: "t".into(),
+                mode: "enforce",
+                configuration: Some("t".into()),
+            }
+            .into(),
+        ),
         note: Some("n".into()),
         ..AuditRecord::new(Event::Outcome, now())
     }
@@ -751,53 +779,13 @@ fn events_and_outcomes_are_documented() {
 
 #[test]
 fn findings_are_documented_with_their_tags() {
-    use Finding as F;
     let text = text_of("docs/audit.md");
-    let findings = [
-        F::ToolDenied,
-        F::EnvPinViolation,
-        F::ApprovalRequested,
-        F::RateLimited,
-        F::HeaderBodyMismatch,
-        F::MalformedFrame,
-        F::PolicyReload,
-        F::PolicyReloadRejected,
-        F::AuditSinkFailure,
-        F::UpstreamFailure,
-        F::ToolsHidden,
-        F::UnsolicitedAnswer,
-        F::ResponseSecretLeak,
-        F::ToolDefinitionDrift,
-        F::HiddenUnicodeToolDescription,
-        F::UnsafeToolSchema,
-        F::UnauthenticatedCaller,
-    ];
-    for finding in findings {
-        match finding {
-            F::ToolDenied
-            | F::EnvPinViolation
-            | F::ApprovalRequested
-            | F::RateLimited
-            | F::HeaderBodyMismatch
-            | F::MalformedFrame
-            | F::PolicyReload
-            | F::PolicyReloadRejected
-            | F::AuditSinkFailure
-            | F::UpstreamFailure
-            | F::ToolsHidden
-            | F::UnsolicitedAnswer
-            | F::UnauthenticatedCaller
-            | F::ResponseSecretLeak
-            | F::ToolDefinitionDrift
-            | F::HiddenUnicodeToolDescription
-            | F::UnsafeToolSchema => {}
-        }
-    }
     let row = |finding: Finding| {
         let tags = finding.tags();
         let name = serialized([finding]).pop_first().unwrap();
         vec![
             format!("`{name}`"),
+            tags.strength.to_owned(),
             tags.maestro.layer.to_owned(),
             tags.maestro.threats.join(", "),
             tags.owasp.mcp.join(", "),
@@ -805,8 +793,8 @@ fn findings_are_documented_with_their_tags() {
             tags.mitre.atlas.join(", "),
         ]
     };
-    let expected: BTreeSet<Vec<String>> = findings.map(row).into();
-    let header = "| Finding | Layer | MAESTRO threats | OWASP MCP | OWASP ASI | ATLAS |";
+    let expected: BTreeSet<Vec<String>> = Finding::ALL.iter().copied().map(row).collect();
+    let header = "| Finding | Strength | Layer | MAESTRO threats | OWASP MCP | OWASP ASI | ATLAS |";
     let documented: BTreeSet<Vec<String>> = rows(&text, header).into_iter().collect();
     assert_eq!(documented, expected);
     assert!(text.contains(&format!("`taxonomy` is `{TAXONOMY}`")));

@@ -270,7 +270,7 @@ impl ApprovalsApi {
     /// Records an attempt without a right token. Fails if it cannot, or if there were too many.
     fn note_stranger(&self, why: DoorRefusal, peer: IpAddr, note: String) -> Result<(), Problem> {
         let now = self.shared.now();
-        let facts = DoorFacts { principal: None, peer: Some(peer), server: None, note: Some(note) };
+        let facts = DoorFacts { peer: Some(peer), note: Some(note), ..DoorFacts::default() };
         if self.shared.record(self.shared.gate.refuse_at_door(why, facts, now)).is_err() {
             return Err(UNRECORDED);
         }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::answer::{self, Answer};
 use crate::Shared;
 use bartizan_approvals::{AnswerError, Approvals, Approver, HoldState, HoldView, Verdict};
-use bartizan_gate::evidence::record::{ApprovalFacts, AuditRecord, Event, Now, Target};
+use bartizan_gate::evidence::record::{
+    ApprovalFacts, AuditRecord, Event, Finding, Now, Target,
+};
 use bartizan_gate::wire::method::{Method as McpMethod, Subject};
 
 /// An answer as it was given.
@@ -39,6 +41,9 @@ pub(super) fn of(said: &Said<'_>, error: Option<&AnswerError>, now: Now) -> Audi
         reason: Some(reason.into()),
         scope: scope.as_ref().map(Into::into),
     }));
+    if error.is_none() && said.verdict == Verdict::Grant {
+        return record.with_finding(Finding::ApprovalGranted);
+    }
     record
 }
 

@@ -264,10 +264,9 @@ impl Client {
         };
         Some(Input::Act(self.act(|_, gate, now| {
             let facts = DoorFacts {
-                peer: None,
                 principal: Some(&self.principal),
                 server: Some(&self.server.facts.name),
-                note: None,
+                ..DoorFacts::default()
             };
             gate.refuse_at_door(refused, facts, now)
         })))

@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 use super::framing::FramingWatch;
 use crate::budget::{Budget, Reservation};
 use crate::clock::Clock;
-use bartizan_gate::session::DoorRefusal;
+use bartizan_gate::session::{DoorRefusal, Gate, Peer};
 
 /// Bytes of an incomplete head that are not accounted, because each connection has them anyway.
 const HEAD_FREE_BYTES: usize = 4 << 10;
@@ -51,6 +51,8 @@ pub(super) struct ConnectionState {
     http2: AtomicBool,
     /// The client's network address, where the system tells it.
     address: OnceLock<IpAddr>,
+    /// Its name in records, once a message has arrived.
+    peer: OnceLock<Peer>,
     /// Whether a head was begun and not finished in time.
     slow: AtomicBool,
     /// Whether a refusal was recorded on this connection.
@@ -72,6 +74,11 @@ impl ConnectionState {
     /// The client's network address.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.address.get().copied()
+    }
+
+    /// The connection as records name it.
+    pub(super) fn peer(&self, gate: &Gate) -> Peer {
+        self.peer.get_or_init(|| gate.peer(self.address())).clone()
     }
 
     /// Takes note that a head was long.

@@ -351,8 +351,11 @@ async fn accept_message(
     let may_wait = client.shared.holding.is_some();
     let arrival = Arrival { raw, headers: None, traceparent, may_wait };
     listed(client.server()).await;
-    let judge =
-        |session: &mut Session, gate: &Gate, now| Some(session.client_frame(gate, &arrival, now));
+    let from = peer.peer(&client.shared.gate);
+    let judge = |session: &mut Session, gate: &Gate, now| {
+        session.arrives_from(&from);
+        Some(session.client_frame(gate, &arrival, now))
+    };
     let caller = shares::turn(share, weight.bytes).await;
     let turn = client.turn(weight).await;
     let outcome = client.step_over(weight, None, judge);

@@ -15,7 +15,7 @@ use super::connection_state::ConnectionState;
 use super::in_flight::{Exchange, PROTOCOL_VERSION, SessionStart};
 use super::keep_alive::EarlyHead;
 use super::refusals::Refused;
-use super::rejection::Rejection;
+use super::rejection::{Rejection, RequestTarget};
 use super::reply::{self, ReplyBody};
 use super::sessions::LegacySession;
 use super::shares::{self, Share, request_slots};
@@ -34,7 +34,7 @@ use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Released};
 use bartizan_gate::memory::{Charge, MemoryBudget};
 use bartizan_gate::question::access::Principal;
-use bartizan_gate::session::{Arrival, DoorRefusal, DutyScope, Session, UpstreamFailure};
+use bartizan_gate::session::{Arrival, DoorRefusal, DutyScope, Peer, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::method::{Action, Method as McpMethod, Role};
 use bartizan_gate::wire::protocol::{ClaimedVersion, Era, Transport};
@@ -50,6 +50,7 @@ pub(super) async fn answer(
     let busy = peer.begin();
     peer.let_others().await;
     let (parts, body) = request.into_parts();
+    let target = RequestTarget::of(&parts);
     if head_bytes(&parts) > LONG_HEAD_BYTES {
         peer.note_long_head();
     }
@@ -82,7 +83,7 @@ pub(super) async fn answer(
             None => (response, false),
         },
         Err(rejection) => {
-            let response = rejection.refuse(&inner.shared, &peer);
+            let response = rejection.refuse(&inner.shared, &peer, Some(&target));
             let who = rejection.principal.as_deref().map_or("", |principal| &principal.id);
             let response = inner.limited(who, &peer, http1).unwrap_or(response);
             (response, rejection.why == DoorRefusal::Framing || peer.is_ambiguous())
@@ -107,6 +108,8 @@ struct Received {
     /// When the client's access token expires, as uptime; `None` without one.
     until: Option<Duration>,
     method: Method,
+    /// Where it comes from.
+    peer: Peer,
     arrival: Arrival,
     slots: Vec<Reservation>,
     stream_slots: Vec<Reservation>,
@@ -144,13 +147,8 @@ async fn receive(
     let routing = admission::routing(&parts.headers).map_err(reject)?;
     let traceparent = admission::text(&parts.headers, "traceparent").map_err(reject)?;
     let modern = is_modern(&routing);
-    // Requests of the modern era have no session and resume nothing. Ids that they carry are
-    // ignored and not forwarded.
-    let legacy = if modern {
-        None
-    } else {
-        known_session(inner, route, &principal, &parts.headers).map_err(reject)?
-    };
+    let named = (&parts.headers, modern);
+    let legacy = known_session(inner, route, &principal, named).map_err(reject)?;
     let opens = parts.method == Method::GET;
     let stream_slots = if opens {
         stream_slots(inner, share.as_deref(), legacy.as_deref()).map_err(reject)?
@@ -181,6 +179,7 @@ async fn receive(
         context,
         until,
         method: parts.method,
+        peer: peer.peer(&inner.shared.gate),
         arrival: Arrival { raw, headers: Some(routing), traceparent, may_wait },
         slots,
         stream_slots,
@@ -222,13 +221,17 @@ fn is_modern(routing: &RoutingHeaders) -> bool {
 }
 
 /// The session that `headers` name, if it belongs to the principal. A session that a panic closed
-/// is removed: its client gets 404 and initializes again.
+/// is removed: its client gets 404 and initializes again. A request of the modern era has no session
+/// and resumes nothing; an id that it carries is ignored and not forwarded.
 fn known_session(
     inner: &ListenerState,
     route: &RouteState,
     principal: &Principal,
-    headers: &HeaderMap,
+    (headers, modern): (&HeaderMap, bool),
 ) -> Result<Option<Arc<LegacySession>>, DoorRefusal> {
+    if modern {
+        return Ok(None);
+    }
     let Some(id) = admission::text(headers, SESSION_ID.as_str())? else { return Ok(None) };
     let now = inner.shared.clock.uptime();
     let known = route.sessions.find(&id, principal, now);
@@ -317,6 +320,7 @@ impl Received {
         let caller = shares::turn(share.as_deref(), weight.bytes).await;
         let turn = self.session.turn(weight).await;
         let outcome = self.session.step_over(weight, None, |session, gate, now| {
+            session.arrives_from(&self.peer);
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
                 Method::DELETE => session.end(gate, now),

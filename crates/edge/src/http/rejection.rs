@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use ::http::{HeaderName, HeaderValue, Response, StatusCode};
+use ::http::header::{HOST, ORIGIN};
+use ::http::request::Parts;
+use ::http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 
 use super::RouteState;
 use super::connection_state::ConnectionState;
@@ -11,7 +13,7 @@ use super::reply::{self, ReplyBody};
 use crate::Shared;
 use bartizan_gate::evidence::step::{Act, Unrecorded};
 use bartizan_gate::question::access::Principal;
-use bartizan_gate::session::{DoorFacts, DoorRefusal};
+use bartizan_gate::session::{DoorFacts, DoorRefusal, HttpFacts};
 
 /// Why an HTTP request is rejected, and what the client is told.
 pub(super) struct Rejection {
@@ -25,19 +27,58 @@ pub(super) struct Rejection {
     pub(super) note: Option<&'static str>,
 }
 
+/// Where a request was sent to, kept for the record of its refusal.
+pub(super) struct RequestTarget {
+    method: Method,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    origin: Option<HeaderValue>,
+}
+
+impl RequestTarget {
+    pub(super) fn of(parts: &Parts) -> Self {
+        Self {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            host: parts.headers.get(HOST).cloned(),
+            origin: parts.headers.get(ORIGIN).cloned(),
+        }
+    }
+
+    fn facts(&self) -> HttpFacts {
+        let header = |value: &Option<HeaderValue>| {
+            value.as_ref().map(|value| (&*String::from_utf8_lossy(value.as_bytes())).into())
+        };
+        let authority = self.uri.authority().map(|authority| authority.as_str().into());
+        HttpFacts {
+            method: self.method.as_str().into(),
+            host: header(&self.host).or(authority),
+            path: self.uri.path().into(),
+            origin: header(&self.origin),
+        }
+    }
+}
+
 impl Rejection {
     pub(super) fn from(why: DoorRefusal, route: Option<&Arc<RouteState>>) -> Self {
         let principal = route.and_then(|route| route.principal.clone());
         Self { why, route: route.cloned(), principal, header: None, note: None }
     }
 
-    /// Records the rejection and gives its response; 503 if it could not be recorded.
-    pub(super) fn refuse(&self, shared: &Shared, peer: &ConnectionState) -> Response<ReplyBody> {
+    /// Records the rejection of a request to `target`, if a head was read, and gives its response;
+    /// 503 if it could not be recorded.
+    pub(super) fn refuse(
+        &self,
+        shared: &Shared,
+        peer: &ConnectionState,
+        target: Option<&RequestTarget>,
+    ) -> Response<ReplyBody> {
         peer.note_refusal();
         let facts = DoorFacts {
             principal: self.principal.as_deref(),
             peer: peer.address(),
             server: self.route.as_ref().map(|route| &*route.server.facts.name),
+            target: target.map(RequestTarget::facts),
             note: self.note.map(str::to_owned),
         };
         let step = shared.gate.refuse_at_door(self.why, facts, shared.now());

@@ -6,6 +6,7 @@
 
 mod mask;
 pub mod text;
+pub mod finding;
 pub mod record;
 pub mod step;
 pub mod repeats;

@@ -17,19 +17,18 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 pub use self::input::KeptInput;
+pub use super::finding::{Finding, Maestro, Mitre, Owasp, TAXONOMY, Tags};
 use super::text::{
     Code, Environment, IdText, Label, Listed, Message, Name, Note, Pointer, Text, TextKind as _,
     UriText,
 };
 use crate::duty::decision::Reason;
 use crate::duty::pdp::RecordedInput;
+use crate::question::access::Principal;
 use crate::question::hold::Approval;
 
 /// Version of this schema. A change that breaks a reader of records increments it.
 pub const SCHEMA: u32 = 1;
-
-/// Versions of the taxonomies that [`Finding::tags`] names (`taxonomy` in each record).
-pub const TAXONOMY: &str = "maestro=2025-02;owasp_mcp=2025-beta;asi=2026;atlas=5.6.1";
 
 /// Reasons of a decision that its record keeps; the rest is counted, as in every list.
 pub const REASONS_MAX: usize = 32;
@@ -59,13 +58,17 @@ const ENTRY: usize = 3;
 /// parts.
 pub const RECORD_BYTES_MAX: usize = SKELETON_BYTES_MAX
     // Principal, server, method, tool, prompt, task, operation, pack, policy revision, call, approver,
-    // hold.
-    + 12 * Name::BYTES_MAX
+    // hold, issuer, subject, client id.
+    + 15 * Name::BYTES_MAX
+    // Name and version of the client; method, host, path and origin of a refused request; version
+    // and host of the program.
+    + 8 * Label::BYTES_MAX
     + IdText::BYTES_MAX
     + UriText::BYTES_MAX
     + Note::BYTES_MAX
-    // Error type, definition, locked, drift, digest, both trace ids, peer, scope.
-    + 9 * Code::BYTES_MAX
+    // Error type, definition, locked, drift, digest, both trace ids, peer, scope, session,
+    // configuration.
+    + 11 * Code::BYTES_MAX
     // Why an approver answered so.
     + Message::BYTES_MAX
     + FLAGS_MAX * (Code::BYTES_MAX + ENTRY)
@@ -211,70 +214,6 @@ impl Outcome {
             Self::Unknown => "unknown",
         }
     }
-}
-
-/// The security classification of an event. `docs/audit.md`, "Findings", lists the ids of each in
-/// the published taxonomies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the rows of the table, named as it names them")]
-pub enum Finding {
-    ToolDenied,
-    EnvPinViolation,
-    ApprovalRequested,
-    RateLimited,
-    HeaderBodyMismatch,
-    MalformedFrame,
-    PolicyReload,
-    PolicyReloadRejected,
-    AuditSinkFailure,
-    UpstreamFailure,
-    ToolsHidden,
-    UnsolicitedAnswer,
-    ResponseSecretLeak,
-    ToolDefinitionDrift,
-    HiddenUnicodeToolDescription,
-    UnsafeToolSchema,
-    UnauthenticatedCaller,
-}
-
-/// Ids of a finding in the taxonomies; an empty list is a legal value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Tags {
-    /// MAESTRO layer and its threats.
-    pub maestro: Maestro,
-    /// OWASP MCP Top 10 and OWASP Agentic Top 10.
-    pub owasp: Owasp,
-    /// MITRE ATLAS.
-    pub mitre: Mitre,
-}
-
-/// Ids in MAESTRO (Cloud Security Alliance, 2025): layer and threats by their published names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Maestro {
-    /// `L1` to `L7`, or `X` for the cross-layer threats.
-    pub layer: &'static str,
-    /// The layer's published name.
-    #[serde(rename = "layer.name")]
-    pub layer_name: &'static str,
-    /// `layer/threat` names, the primary one first.
-    pub threats: &'static [&'static str],
-}
-
-/// Ids in the two OWASP lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Owasp {
-    /// OWASP MCP Top 10, 2025.
-    pub mcp: &'static [&'static str],
-    /// OWASP Top 10 for Agentic Applications, 2026.
-    pub asi: &'static [&'static str],
-}
-
-/// Ids in MITRE ATLAS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Mitre {
-    /// Technique ids, `AML.T…`.
-    pub atlas: &'static [&'static str],
 }
 
 /// What the message acts on; at most one of the first four members is present.
@@ -439,6 +378,67 @@ impl ApprovalFacts {
     }
 }
 
+/// Claims of the OAuth token that named the principal (RFC 7519 §4.1, RFC 9068 §2.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IdentityFacts {
+    /// `iss`: who issued it.
+    pub issuer: Text<Name>,
+    /// `sub`: whom it names, where `oauth.claims` lists it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Text<Name>>,
+    /// `client_id`: the program that it was issued to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<Text<Name>>,
+}
+
+impl IdentityFacts {
+    /// What the token of `principal` said; `None` if no token named it.
+    pub(crate) fn of(principal: &Principal) -> Option<Arc<Self>> {
+        let claim = |name| principal.claims.get(name).map(Into::into);
+        let issuer = claim("iss")?;
+        Some(Arc::new(Self { issuer, subject: claim("sub"), client_id: claim("client_id") }))
+    }
+}
+
+/// What a client calls itself (`clientInfo`). Nobody checks it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClientFacts {
+    /// Its name.
+    pub name: Text<Label>,
+    /// Its version.
+    pub version: Text<Label>,
+}
+
+/// The target of an HTTP request, as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HttpFacts {
+    /// The method, such as `POST`.
+    pub method: Text<Label>,
+    /// The header `Host`, or `:authority` of HTTP/2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<Text<Label>>,
+    /// The path, without the query.
+    pub path: Text<Label>,
+    /// The header `Origin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Text<Label>>,
+}
+
+/// The program that writes the journal, in a `start` record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProgramFacts {
+    /// Its version.
+    pub version: Text<Label>,
+    /// The name of the machine.
+    pub host: Text<Label>,
+    /// `enforce` or `observe`.
+    pub mode: &'static str,
+    /// Keyed digest of the configuration file, `hmac-sha256:<hex>`: equal for equal files as long as
+    /// the key of the state directory is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Text<Code>>,
+}
+
 /// The protocol that the message was sent with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProtocolFacts {
@@ -469,9 +469,22 @@ pub struct AuditRecord {
     /// The id of the principal that sent or receives the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<Text<Name>>,
-    /// The network address of the client, in refusals before a message was read.
+    /// Names the conversation that the message belongs to: 32 hexadecimal digits, made by the
+    /// program for its records. It is not the session id of MCP, which is a secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Text<Code>>,
+    /// Who issued the token that named the principal, and to whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Arc<IdentityFacts>>,
+    /// What the client calls itself; absent in an `outcome`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Arc<ClientFacts>>,
+    /// The network address of the client; absent in an `outcome`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<Text<Code>>,
+    /// The target of an HTTP request that was refused before a message was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<Box<HttpFacts>>,
     /// The configured name of the protected server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<Text<Name>>,
@@ -530,7 +543,7 @@ pub struct AuditRecord {
     pub finding: Option<Finding>,
     /// The ids of the finding in the published taxonomies.
     #[serde(flatten)]
-    pub tags: Option<Tags>,
+    pub tags: Option<&'static Tags>,
     /// The versions of those taxonomies, [`TAXONOMY`]; present together with `tags`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taxonomy: Option<&'static str>,
@@ -550,6 +563,9 @@ pub struct AuditRecord {
     /// `hold_state`; else the approvals that the call has used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<Arc<ApprovalFacts>>,
+    /// In a `start` record: what starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<Arc<ProgramFacts>>,
     /// Free text, such as a policy's problems or what a recovery did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<Text<Note>>,
@@ -565,7 +581,11 @@ impl AuditRecord {
             uptime_us: micros(now.uptime),
             call: None,
             principal: None,
+            session: None,
+            identity: None,
+            client: None,
             peer: None,
+            http: None,
             server: None,
             direction: None,
             protocol: None,
@@ -591,6 +611,7 @@ impl AuditRecord {
             repeated: None,
             since: None,
             approval: None,
+            program: None,
             note: None,
         }
     }
@@ -607,10 +628,15 @@ impl AuditRecord {
     /// Returns the record with `finding` and its taxonomy ids.
     #[must_use]
     pub fn with_finding(mut self, finding: Finding) -> Self {
+        self.set_finding(finding);
+        self
+    }
+
+    /// Adds `finding` and its taxonomy ids, in place of others.
+    pub(crate) fn set_finding(&mut self, finding: Finding) {
         self.finding = Some(finding);
         self.tags = Some(finding.tags());
         self.taxonomy = Some(TAXONOMY);
-        self
     }
 }
 
@@ -668,171 +694,4 @@ fn optional_time<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::O
 
 fn rfc3339_micros<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&humantime::format_rfc3339_micros(*time))
-}
-
-const L3: &str = "Agent Frameworks";
-const L4: &str = "Deployment and Infrastructure";
-const L5: &str = "Evaluation and Observability";
-const L6: &str = "Security and Compliance";
-const L7: &str = "Agent Ecosystem";
-const X: &str = "Cross-layer";
-
-const RATE_LIMITED: Tags = tags(
-    (
-        "L4",
-        L4,
-        &[
-            "L4/Denial of Service (DoS) Attacks",
-            "L4/Resource Hijacking",
-            "L3/Denial of Service on Framework APIs",
-        ],
-    ),
-    (&[], &["ASI08"]),
-    &["AML.T0029", "AML.T0034"],
-);
-const AUDIT_SINK_FAILURE: Tags = tags(
-    (
-        "L5",
-        L5,
-        &[
-            "L5/Compromised Observability Tools",
-            "L5/Denial of Service on Evaluation Infrastructure",
-            "L7/Repudiation",
-        ],
-    ),
-    (&["MCP08:2025"], &[]),
-    &[],
-);
-const RESPONSE_SECRET_LEAK: Tags = tags(
-    ("X", X, &["X/Data Leakage", "L2/Data Exfiltration"]),
-    (&["MCP01:2025"], &["ASI03", "ASI02"]),
-    &["AML.T0098", "AML.T0057", "AML.T0085.001"],
-);
-const TOOL_DEFINITION_DRIFT: Tags = tags(
-    ("X", X, &["X/Supply Chain Attacks", "L7/Inaccurate Agent Capability Description"]),
-    (&["MCP03:2025", "MCP04:2025"], &["ASI04", "ASI02"]),
-    &["AML.T0109", "AML.T0110"],
-);
-const UNSAFE_TOOL_SCHEMA: Tags = tags(
-    ("L3", L3, &["L3/Input Validation Attacks", "L7/Inaccurate Agent Capability Description"]),
-    (&["MCP03:2025"], &["ASI04"]),
-    &["AML.T0110"],
-);
-const HIDDEN_UNICODE_TOOL_DESCRIPTION: Tags = tags(
-    (
-        "L3",
-        L3,
-        &[
-            "L3/Input Validation Attacks",
-            "L7/Inaccurate Agent Capability Description",
-            "L1/Adversarial Examples",
-        ],
-    ),
-    (&["MCP03:2025", "MCP06:2025"], &["ASI01", "ASI04"]),
-    &["AML.T0068", "AML.T0051.001", "AML.T0110"],
-);
-
-impl Finding {
-    /// Its name in records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ToolDenied => "tool_denied",
-            Self::EnvPinViolation => "env_pin_violation",
-            Self::ApprovalRequested => "approval_requested",
-            Self::RateLimited => "rate_limited",
-            Self::HeaderBodyMismatch => "header_body_mismatch",
-            Self::MalformedFrame => "malformed_frame",
-            Self::PolicyReload => "policy_reload",
-            Self::PolicyReloadRejected => "policy_reload_rejected",
-            Self::AuditSinkFailure => "audit_sink_failure",
-            Self::UpstreamFailure => "upstream_failure",
-            Self::ToolsHidden => "tools_hidden",
-            Self::UnsolicitedAnswer => "unsolicited_answer",
-            Self::ResponseSecretLeak => "response_secret_leak",
-            Self::ToolDefinitionDrift => "tool_definition_drift",
-            Self::HiddenUnicodeToolDescription => "hidden_unicode_tool_description",
-            Self::UnsafeToolSchema => "unsafe_tool_schema",
-            Self::UnauthenticatedCaller => "unauthenticated_caller",
-        }
-    }
-
-    /// The taxonomy ids of this finding.
-    pub fn tags(self) -> Tags {
-        match self {
-            Self::ToolDenied => tags(
-                ("L7", L7, &["L7/Agent Tool Misuse"]),
-                (&["MCP02:2025"], &["ASI02"]),
-                &["AML.T0053"],
-            ),
-            Self::EnvPinViolation => tags(
-                (
-                    "L7",
-                    L7,
-                    &["L7/Agent Tool Misuse", "L4/Lateral Movement", "X/Privilege Escalation"],
-                ),
-                (&["MCP02:2025"], &["ASI02", "ASI03"]),
-                &["AML.T0053"],
-            ),
-            Self::ApprovalRequested => tags(
-                ("L7", L7, &["L7/Agent Tool Misuse"]),
-                (&["MCP02:2025"], &["ASI09", "ASI02"]),
-                &[],
-            ),
-            Self::RateLimited => RATE_LIMITED,
-            Self::HeaderBodyMismatch => tags(
-                ("L3", L3, &["L3/Input Validation Attacks", "L3/Framework Evasion"]),
-                (&["MCP07:2025"], &["ASI03"]),
-                &["AML.T0107"],
-            ),
-            // ATLAS T0049 is left out: one malformed frame is no evidence of exploitation.
-            Self::MalformedFrame => tags(
-                ("L3", L3, &["L3/Input Validation Attacks", "L4/Denial of Service (DoS) Attacks"]),
-                (&["MCP05:2025"], &[]),
-                &[],
-            ),
-            Self::PolicyReload => tags(("L6", L6, &[]), (&["MCP08:2025"], &[]), &[]),
-            Self::PolicyReloadRejected => tags(
-                ("L6", L6, &["L6/Compromised Security AI Agents"]),
-                (&["MCP02:2025"], &["ASI03"]),
-                &["AML.T0081"],
-            ),
-            Self::AuditSinkFailure => AUDIT_SINK_FAILURE,
-            Self::UpstreamFailure => tags(
-                ("L7", L7, &["L7/Integration Risks", "L4/Denial of Service (DoS) Attacks"]),
-                (&[], &["ASI08"]),
-                &[],
-            ),
-            Self::ToolsHidden => {
-                tags(("L7", L7, &["L7/Agent Tool Misuse"]), (&["MCP02:2025"], &["ASI02"]), &[])
-            }
-            Self::UnsolicitedAnswer => UNSOLICITED_ANSWER,
-            Self::UnauthenticatedCaller => UNAUTHENTICATED_CALLER,
-            Self::ResponseSecretLeak => RESPONSE_SECRET_LEAK,
-            Self::ToolDefinitionDrift => TOOL_DEFINITION_DRIFT,
-            Self::HiddenUnicodeToolDescription => HIDDEN_UNICODE_TOOL_DESCRIPTION,
-            Self::UnsafeToolSchema => UNSAFE_TOOL_SCHEMA,
-        }
-    }
-}
-
-type MaestroRow = (&'static str, &'static str, &'static [&'static str]);
-type OwaspRow = (&'static [&'static str], &'static [&'static str]);
-
-const UNSOLICITED_ANSWER: Tags = tags(
-    ("L3", L3, &["L3/Input Validation Attacks", "L7/Agent Impersonation"]),
-    (&["MCP06:2025"], &["ASI07"]),
-    &[],
-);
-const UNAUTHENTICATED_CALLER: Tags = tags(
-    ("L7", L7, &["L7/Agent Identity Attack", "L7/Agent Impersonation"]),
-    (&["MCP07:2025"], &["ASI03"]),
-    &["AML.T0073"],
-);
-
-const fn tags(maestro: MaestroRow, owasp: OwaspRow, atlas: &'static [&'static str]) -> Tags {
-    Tags {
-        maestro: Maestro { layer: maestro.0, layer_name: maestro.1, threats: maestro.2 },
-        owasp: Owasp { mcp: owasp.0, asi: owasp.1 },
-        mitre: Mitre { atlas },
-    }
 }

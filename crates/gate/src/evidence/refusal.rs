@@ -339,6 +339,10 @@ impl Refusal {
         match self {
             Self::Headers(_) => Some(Finding::HeaderBodyMismatch),
             Self::Limited(_) => Some(Finding::RateLimited),
+            Self::Approval(HoldEnd::Expired) => Some(Finding::ApprovalExpired),
+            Self::Approval(HoldEnd::Full | HoldEnd::CoolingDown { .. }) => {
+                Some(Finding::ApprovalFlood)
+            }
             Self::ApprovalRequired | Self::Approval(_) => Some(Finding::ApprovalRequested),
             Self::Unsolicited => Some(Finding::UnsolicitedAnswer),
             Self::UnknownTask | Self::TasksUndeclared => Some(Finding::ToolDenied),

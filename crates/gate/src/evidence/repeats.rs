@@ -3,8 +3,9 @@
 //! The first refusal of a kind is recorded in full. Further ones within the interval are counted,
 //! and their number is recorded at its end ([`Event::Repeated`]), with the call of the first. The
 //! agent is told that call as its `decision_id`, so the id finds both records. Refusals are of one
-//! kind if their records differ at most in time, call, id, size, digest, trace, and recorded input;
-//! so principal, peer, method, target, operation and reasons are kept for each.
+//! kind if their records differ at most in time, call, id, size, digest, trace, conversation, client,
+//! target of the HTTP request, and recorded input; so principal, peer, method, target, operation and
+//! reasons are kept for each.
 //!
 //! The table is bounded, and one caller (principal and network address) gets a share of it. Further
 //! kinds of one caller are counted together, by caller and first reason; what does not fit into
@@ -245,6 +246,10 @@ fn template(record: &AuditRecord) -> Option<AuditRecord> {
         duration_us: None,
         trace_id: None,
         parent_span_id: None,
+        session: None,
+        identity: None,
+        client: None,
+        http: None,
         input: None,
         input_left_out: Listed::default(),
         hidden: Listed::default(),

@@ -128,6 +128,11 @@ impl Text<Code> {
         write_hex(digits, tag);
         Self(SmolStr::new(std::str::from_utf8(&text).unwrap_or_default()), PhantomData)
     }
+
+    /// Hexadecimal digits that the program made.
+    pub(crate) fn digits(digits: &[u8]) -> Self {
+        Self(SmolStr::new(std::str::from_utf8(digits).unwrap_or_default()), PhantomData)
+    }
 }
 
 impl Text<IdText> {

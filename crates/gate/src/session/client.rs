@@ -159,6 +159,7 @@ impl Session {
         now: Now,
     ) -> Step {
         let call = gate.next_call();
+        self.sender.named(|| gate.conversation());
         let Arrival { raw, headers, .. } = arrival;
         match self.read_frame(gate, raw, now) {
             Ok((frame, leg)) => {
@@ -255,7 +256,9 @@ impl Session {
         }
         // Only a message that is read as the server will read it tells about the conversation.
         self.protocol = protocol;
-        if let Some(client) = client_of(frame) {
+        if let Some(client) = client_of(frame).filter(|client| self.client.as_ref() != Some(client))
+        {
+            self.sender.calls_itself(&client);
             self.client = Some(client);
         }
 
@@ -527,6 +530,10 @@ impl Session {
         routing: Routing,
     ) -> Step {
         let call = Arc::clone(&message.facts.call);
+        let begins = message.row.is_some_and(|row| row.role == Role::Handshake);
+        if begins && message.attempt != Attempt::Again {
+            self.sender.begins(message.gate.conversation());
+        }
         let mut record = self.record_of(Event::Intent, &message.facts, message.now);
         message.describe(&mut record);
         record.decision = Some(verdict);
@@ -550,7 +557,7 @@ impl Session {
         redact.extend(message.id.map(|id| self.first_attempt(id)).unwrap_or_default());
         self.add_duties(message.gate, &redact, &mut charge);
         let duties = Duties::of(&redact);
-        if message.row.is_some_and(|row| row.role == Role::Handshake) {
+        if begins {
             self.begins_anew();
             if message.attempt == Attempt::Again {
                 self.server_used.clear();
@@ -1003,6 +1010,9 @@ impl ClientMessage<'_> {
         record.digest = Some(self.gate.digest(raw));
         record.set_input(self.input.clone());
         record.redacted.clone_from(&self.removed);
+        if self.removed.is_some() {
+            record.set_finding(Finding::RequestExfiltration);
+        }
     }
 }
 

@@ -9,12 +9,15 @@ use arc_swap::ArcSwap;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
+use super::sender::Peer;
 use crate::duty::decision::Origin;
 use crate::duty::limit::shared::SharedLimits;
 use crate::duty::limit::{KeptBucket, LimitStore, RateLimits};
 use crate::duty::pdp::Pdp;
 use crate::duty::pdp::{Inputs, RecordedInput};
-use crate::evidence::record::{AuditRecord, CallId, DecisionFacts, Event, Now, ReasonFacts};
+use crate::evidence::record::{
+    AuditRecord, CallId, DecisionFacts, Event, HttpFacts, Now, ReasonFacts,
+};
 use crate::evidence::refusal::{Addressee, DoorRefusal, Refusal};
 use crate::evidence::step::{Act, Step};
 use crate::evidence::text::{Code, Listed, Text};
@@ -40,6 +43,16 @@ pub enum Mode {
     /// Decisions are recorded only; every message that keeps to the strict profile passes
     /// unchanged.
     Observe,
+}
+
+impl Mode {
+    /// Its name in the configuration and in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
 }
 
 /// The configuration of a gate.
@@ -211,6 +224,7 @@ impl Gate {
         record.call = Some(Arc::clone(&call));
         record.principal = facts.principal.map(|principal| principal.id.as_ref().into());
         record.peer = facts.peer.map(|peer| peer.to_string().into());
+        record.http = facts.target.map(Box::new);
         record.server = facts.server.map(Into::into);
         record.decision = Some(self.refused(&refusal, None));
         record.note = facts.note.map(Into::into);
@@ -259,14 +273,29 @@ impl Gate {
     /// A new call id: 128 bits that look random without the key. The agent sees it as
     /// `decision_id`, so it must not tell how many calls others have made.
     pub(super) fn next_call(&self) -> CallId {
+        std::str::from_utf8(&self.next_id(b"")).unwrap_or_default().into()
+    }
+
+    /// A connection of a client from `address`, for [`Session::arrives_from`](super::Session).
+    pub fn peer(&self, address: Option<IpAddr>) -> Peer {
+        Peer::new(address, self.conversation())
+    }
+
+    /// A new name for a conversation in records, made as call ids are.
+    pub(super) fn conversation(&self) -> Text<Code> {
+        Text::digits(&self.next_id(b"conversation"))
+    }
+
+    /// 32 hexadecimal digits, in ASCII, that only this program can foresee.
+    fn next_id(&self, what: &[u8]) -> [u8; 2 * CALL_ID_BYTES] {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let mut mac = self.call_ids.clone();
         mac.update(&number.to_be_bytes());
+        mac.update(what);
         let tag = mac.finalize().into_bytes();
         let mut digits = [0; 2 * CALL_ID_BYTES];
         write_hex(&mut digits, &tag);
-        // The digits are ASCII.
-        std::str::from_utf8(&digits).unwrap_or_default().into()
+        digits
     }
 
     /// Returns the keyed digest of `bytes` for a record. Equal bytes have equal digests, but a
@@ -288,6 +317,13 @@ impl Gate {
     }
 }
 
+/// The keyed digest of `bytes` as a record has it, under the key that [`GateConfig::digest_key`] is.
+pub fn keyed_digest(key: &[u8; 32], bytes: &[u8]) -> Text<Code> {
+    let mut mac = keyed(key);
+    mac.update(bytes);
+    Text::hmac_sha256(&mac.finalize().into_bytes().into())
+}
+
 /// What is known about an HTTP request that is refused before its body is read.
 #[derive(Debug, Clone, Default)]
 pub struct DoorFacts<'a> {
@@ -297,6 +333,8 @@ pub struct DoorFacts<'a> {
     pub peer: Option<IpAddr>,
     /// The name of the server, if the path is known.
     pub server: Option<&'a str>,
+    /// Where the request was sent to.
+    pub target: Option<HttpFacts>,
     /// What was wrong, for the operator; must contain no header values.
     pub note: Option<String>,
 }

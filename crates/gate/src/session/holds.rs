@@ -193,7 +193,9 @@ impl Session {
 
     /// Refuses a request that is no longer held.
     pub(super) fn refuse_held(&self, held: &HeldCall, refusal: &Refusal, now: Now) -> Step {
+        let finding = refusal.finding().unwrap_or(Finding::ApprovalRequested);
         let record = self.held_record(Event::Denial, held, refusal.code(), now);
+        let record = record.with_finding(finding);
         let pending = matches!(refusal, Refusal::Approval(HoldEnd::Pending { .. }));
         let as_result = pending || self.server.refusal == RefusalForm::ToolResult;
         let to = Addressee {
@@ -209,6 +211,7 @@ impl Session {
     pub(super) fn drop_held(&mut self, call: &CallId, now: Now) -> Option<Step> {
         let held = self.take_held(call)?;
         let record = self.held_record(Event::Drop, &held, HoldEnd::Cancelled.code(), now);
+        let record = record.with_finding(Finding::ApprovalRequested);
         Some(Step::new(record, Act::Drop))
     }
 
@@ -256,6 +259,6 @@ impl Session {
         let origin = Origin::Undischarged;
         let why = Reason { code: code.into(), message: why.into(), origin };
         record.decision = Some(held.verdict.clone().denied(&[why]));
-        record.with_finding(Finding::ApprovalRequested)
+        record
     }
 }

@@ -8,6 +8,7 @@
 //! of the server. The edge calls it, one step at a time under a lock.
 
 mod sizes;
+mod sender;
 pub mod tasks;
 mod ids;
 mod definitions;
@@ -37,10 +38,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
+pub use enforcement::{DoorFacts, Gate, GateConfig, Mode, keyed_digest};
 
 pub use self::definitions::{ToolDefinition, ToolStatus};
 pub use self::redelivery::Redelivery;
+pub use self::sender::Peer;
+pub use crate::evidence::record::HttpFacts;
 pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};
 
@@ -70,6 +73,7 @@ use expected::Expected;
 use holds::HeldCall;
 use ids::UsedIds;
 use owed::{OwedAnswers, Unanswered};
+use sender::Sender;
 
 /// One message of the client as the edge received it.
 #[derive(Debug, Default)]
@@ -115,6 +119,8 @@ pub struct Session {
     server: Arc<Protected>,
     protocol: Protocol,
     client: Option<Client>,
+    /// What records say of the client.
+    sender: Sender,
     /// Handles and facts that mirror what the server holds for this session.
     state: Arc<Mutex<ScopeState>>,
     /// What the server holds for this session.
@@ -259,6 +265,7 @@ impl Session {
         };
         let owner: Arc<str> = principal.id.as_ref().into();
         let used = UsedIds::new(server.id_memory().clone(), ids_max);
+        let sender = Sender::of(&principal);
         Self {
             owed_tokens: used.clone(),
             server_used: used.clone(),
@@ -273,6 +280,7 @@ impl Session {
             server,
             protocol: Protocol { revision: None, era: Era::Legacy, transport },
             client: None,
+            sender,
             state: Arc::default(),
             server_state: ServerState::default(),
             calls: BTreeMap::new(),
@@ -290,6 +298,12 @@ impl Session {
     /// Says what the server holds for this session. Default: [`ServerState::Session`].
     pub fn set_server_state(&mut self, state: ServerState) {
         self.server_state = state;
+    }
+
+    /// Says that the next message comes from `peer`. Where nothing is said, records have no address,
+    /// and each handshake, or else the first message, begins a conversation.
+    pub fn arrives_from(&mut self, peer: &Peer) {
+        self.sender.arrives_from(peer);
     }
 
     /// Says whose calls a message may concern that names none. Default: [`DutyScope::Line`].
@@ -634,6 +648,7 @@ impl Session {
         let mut record = AuditRecord::new(event, now);
         record.call = Some(Arc::clone(&facts.call));
         record.principal = Some(self.principal_name.clone());
+        self.sender.describe(&mut record);
         record.server = Some(self.server.record_name().clone());
         record.direction = Some(facts.direction.as_str());
         record.protocol = Some(ProtocolFacts {

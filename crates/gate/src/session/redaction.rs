@@ -40,10 +40,26 @@ pub(super) fn redacted(
     redactions: &[Redaction],
     record: &mut AuditRecord,
 ) -> Result<Option<Bytes>, Refusal> {
-    redacted_in(gate, document, &scope, redactions, record)
+    let finding = Finding::ResponseSecretLeak;
+    redacted_in(gate, document, &scope, redactions, (record, finding))
 }
 
-/// As [`redacted`], in the parts of `document` that `scope` returns.
+/// As [`redacted`], for a message of the client.
+///
+/// # Errors
+///
+/// As [`redacted`].
+pub(super) fn redacted_of_client(
+    gate: &Gate,
+    document: &Document,
+    redactions: &[Redaction],
+    record: &mut AuditRecord,
+) -> Result<Option<Bytes>, Refusal> {
+    let finding = Finding::RequestExfiltration;
+    redacted_in(gate, document, &scope, redactions, (record, finding))
+}
+
+/// As [`redacted`], in the parts of `document` that `scope` returns; what is removed is a `finding`.
 ///
 /// # Errors
 ///
@@ -53,7 +69,7 @@ pub(super) fn redacted_in(
     document: &Document,
     scope: &dyn for<'a> Fn(&'a Document) -> RedactionScope<'a>,
     redactions: &[Redaction],
-    record: &mut AuditRecord,
+    (record, finding): (&mut AuditRecord, Finding),
 ) -> Result<Option<Bytes>, Refusal> {
     if redactions.is_empty() {
         return Ok(None);
@@ -77,7 +93,7 @@ pub(super) fn redacted_in(
             .map(|place| PlaceFacts { pointer: (&place.pointer).into(), rule: place.rule })
             .collect(),
     });
-    *record = record.clone().with_finding(Finding::ResponseSecretLeak);
+    record.set_finding(finding);
     if gate.observes() {
         record.note = Some("observe: nothing was redacted".into());
         return Ok(None);

@@ -21,7 +21,7 @@ use crate::wire::protocol::Direction;
 use super::client::{ReasonedRefusal, denied_facts, enforce, observed_record};
 use super::legs::INPUT_RESPONSES;
 use super::question::Question;
-use super::redaction::{redacted, redacted_in, redactions};
+use super::redaction::{redacted_in, redacted_of_client, redactions};
 use super::{CallFacts, Gate, ServerRequest, Session, id_text};
 
 /// The answers that one request may carry.
@@ -123,7 +123,7 @@ impl Session {
         let passed = enforce(gate, &question, &decision, ambiguous(frame.result()), None, now)
             .and_then(|(_, verdict, observed, _)| {
                 let redact = redactions(&decision, None);
-                let edited = redacted(gate, frame.document(), &redact, record);
+                let edited = redacted_of_client(gate, frame.document(), &redact, record);
                 Ok((read_again(gate, edited)?, verdict, observed))
             });
         match passed {
@@ -190,7 +190,8 @@ impl Session {
                 }
             }
         }
-        let edited = redacted_in(gate, frame.document(), &responses_scope, &redact, record);
+        let noted = (record, Finding::RequestExfiltration);
+        let edited = redacted_in(gate, frame.document(), &responses_scope, &redact, noted);
         read_again(gate, edited)
     }
 }
