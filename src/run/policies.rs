@@ -114,10 +114,9 @@ fn approving(config: &Config) -> Approving {
     let same = !config.servers.iter().any(takes_tokens);
     Approving::By(Answerers {
         known: tokens.chain(links).collect(),
-        sign_in: approvals
-            .oidc
-            .as_ref()
-            .map(|oidc| oidc.groups.iter().map(|(group, _)| group.as_str().into()).collect()),
+        sign_in: approvals.oidc.as_ref().map(|oidc| {
+            oidc.people.groups.iter().map(|(group, _)| group.as_str().into()).collect()
+        }),
         principal: same.then(|| config.principal.id.clone()),
     })
 }

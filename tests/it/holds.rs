@@ -62,11 +62,10 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
     let set = Obligation::Set { pointer: "/reviewed".into(), value: "true".into() };
     match name {
         _ if jest => None,
-        "publish" | "resources/read" => Some(vec![hold("publish")]),
-        "counted" => Some(vec![hold("publish"), limit]),
         // At most one approved call an hour, and one at once.
         "budgeted" if approved => Some(vec![hold("publish"), limit]),
-        "budgeted" => Some(vec![hold("publish")]),
+        "publish" | "budgeted" | "resources/read" => Some(vec![hold("publish")]),
+        "counted" => Some(vec![hold("publish"), limit]),
         "single" => Some(vec![hold("publish"), single]),
         "edited" => Some(vec![hold("publish"), set]),
         "drop" => Some(vec![hold("one"), hold("two")]),

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use super::answer::{self, Answer};
 use crate::Shared;
 use bartizan_approvals::{AnswerError, Approvals, Approver, HoldState, HoldView, Verdict};
-use bartizan_gate::evidence::record::{
-    ApprovalFacts, AuditRecord, Event, Finding, Now, Target,
-};
+use bartizan_gate::evidence::record::{ApprovalFacts, AuditRecord, Event, Finding, Now, Target};
 use bartizan_gate::wire::method::{Method as McpMethod, Subject};
 
 /// An answer as it was given.
@@ -41,9 +39,6 @@ pub(super) fn of(said: &Said<'_>, error: Option<&AnswerError>, now: Now) -> Audi
         reason: Some(reason.into()),
         scope: scope.as_ref().map(Into::into),
     }));
-    if error.is_none() && said.verdict == Verdict::Grant {
-        return record.with_finding(Finding::ApprovalGranted);
-    }
     record
 }
 
@@ -94,7 +89,15 @@ fn of_state(hold: &HoldView, now: Now) -> AuditRecord {
         .granted_through
         .as_ref()
         .map(|through| format!("by the wider grant that came with the hold {through}").into());
-    record
+    match hold.state {
+        HoldState::Granted => record.with_finding(Finding::ApprovalGranted),
+        HoldState::Expired => record.with_finding(Finding::ApprovalExpired),
+        HoldState::Pending
+        | HoldState::Refused
+        | HoldState::Cancelled
+        | HoldState::Spent
+        | HoldState::Unknown => record,
+    }
 }
 
 /// Says in `record` which call `hold` is about.
