@@ -51,7 +51,12 @@ deny contains {"code": "wrong-environment", "message": "the call names an enviro
 
 deny contains {"code": "absent-environment", "message": "the call leaves out an environment, which reaches outside the pin"} if {
 	outside_pin
-	input.operation.environment_source in {"absent", "none"}
+	input.operation.environment_source == "absent"
+}
+
+deny contains {"code": "tool-without-environment", "message": "this tool reaches outside the pin, and no argument of it names an environment"} if {
+	outside_pin
+	input.operation.environment_source == "none"
 }
 
 deny contains {"code": "unmapped-environment", "message": "the call names an environment by an identifier that is in no map"} if {

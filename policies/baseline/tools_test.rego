@@ -7,6 +7,7 @@ own := {
 	"allowed-tools",
 	"wrong-environment",
 	"absent-environment",
+	"tool-without-environment",
 	"unmapped-environment",
 	"unreadable-environment",
 	"moves-later-calls",
@@ -168,7 +169,7 @@ test_moving_later_calls_is_denied_under_a_pin if {
 test_a_write_that_is_known_to_reach_everything_is_denied if {
 	request := call("write", ["*"], "none")
 	permits(request) == set()
-	denies(request) == {"absent-environment"}
+	denies(request) == {"tool-without-environment"}
 }
 
 test_a_write_without_a_pin_is_refused if {

@@ -14,7 +14,7 @@ calls := [
 		"arguments": {},
 		"operation": {"effect": "write", "environment_source": "none", "environments": ["*"], "tags": []},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 ]
 

@@ -124,14 +124,14 @@ calls := [
 		"arguments": {"project_pk": 3, "name": "x"},
 		"operation": {"effect": "write", "environment_source": "none", "environments": ["*"], "tags": []},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "delete_feature_segment",
 		"arguments": {"id": 1},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "tags": ["go-live"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 ]
 

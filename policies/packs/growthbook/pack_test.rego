@@ -28,7 +28,7 @@ calls := [
 		"arguments": {"method": "POST", "path": "/api/v1/features/../keys", "body": "{}"},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "name": "growthbook_api_write/POST", "tags": ["go-live"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "create_sdk_connection",

@@ -14,14 +14,14 @@ calls := [
 		"arguments": {"resource_type": "feature_flag"},
 		"operation": {"effect": "write", "environment_source": "none", "environments": ["*"], "name": "harness_create/feature_flag/", "tags": ["self-confirm"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "harness_execute",
 		"arguments": {"resource_type": "feature_flag", "action": "toggle"},
 		"operation": {"effect": "exec", "environment_source": "none", "environments": ["*"], "name": "harness_execute/feature_flag/toggle", "tags": ["self-confirm", "go-live"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "harness_execute",

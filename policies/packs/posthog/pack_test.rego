@@ -21,7 +21,7 @@ calls := [
 		"arguments": {"command": "call delete-feature-flag {\"id\":7}"},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "name": "exec/call delete-feature-flag", "tags": ["command-string", "go-live"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "exec",
@@ -42,7 +42,7 @@ calls := [
 		"arguments": {},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "tags": ["go-live"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 ]
 

@@ -98,14 +98,14 @@ calls := [
 		"arguments": {"params": {"path_id": "g", "application/json": {"rules": [{"environments": ["staging"]}]}}},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "tags": ["go-live", "full-replace", "approval-control"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "Update_Dynamic_Config_Entirely",
 		"arguments": {"params": {"path_id": "c", "application/json": {"rules": [{"environments": ["staging"]}]}}},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "tags": ["go-live", "full-replace"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "Update_Segment",
@@ -119,14 +119,14 @@ calls := [
 		"arguments": {"params": {"application/json": {"rules": [{"environments": ["staging"]}]}}},
 		"operation": {"effect": "write", "environment_source": "none", "environments": ["*"], "tags": []},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "Start_Gate_Code_Cleanup",
 		"arguments": {"params": {"path_id": "g"}},
 		"operation": {"effect": "exec", "environment_source": "none", "environments": ["*"], "tags": []},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "Approve_Gate_Review",
@@ -140,7 +140,7 @@ calls := [
 		"arguments": {"params": {"path_id": "g", "path_reviewID": "r"}},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "tags": ["go-live", "approval-control"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "Delete_Gate",

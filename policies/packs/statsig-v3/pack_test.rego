@@ -49,7 +49,7 @@ calls := [
 		"arguments": {"arguments": {"params": {"path_id": "g", "application/json": {"rules": [{"environments": ["staging"]}]}}}, "confirmation": {"acknowledged": true, "reason": "x"}},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "tags": ["go-live", "full-replace", "self-confirm"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "discover_tools",
@@ -77,14 +77,14 @@ calls := [
 		"arguments": {"operationHandle": "h"},
 		"operation": {"effect": "write", "environment_source": "none", "environments": ["*"], "name": "api_write/h", "tags": ["opaque-operation"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "api_destructive",
 		"arguments": {"operationHandle": "h", "confirmation": {"acknowledged": true}},
 		"operation": {"effect": "destructive", "environment_source": "none", "environments": ["*"], "name": "api_destructive/h", "tags": ["opaque-operation", "self-confirm", "go-live", "approval-control"]},
 		"rule": "deny",
-		"code": "absent-environment",
+		"code": "tool-without-environment",
 	},
 	{
 		"tool": "api_destructive",

@@ -114,8 +114,9 @@ impl Session {
     }
 
     /// Judges a held request once more, with the approvals that were granted and spent for it, and
-    /// with the places that were [reserved](Session::reserve) for it. The act is any of [`Session::client_frame`]'s: `Forward`; `Hold` where another rule holds it, or
-    /// where what is held has changed; a refusal. `None` if it no longer waits: it was cancelled.
+    /// with the places that were [reserved](Session::reserve) for it. The act is any of
+    /// [`Session::client_frame`]'s: `Forward`; `Hold` where another rule holds it, or where what is
+    /// held has changed; a refusal. `None` if it no longer waits: it was cancelled.
     pub fn client_frame_approved(
         &mut self,
         gate: &Gate,
