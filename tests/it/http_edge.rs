@@ -23,4 +23,5 @@ mod starvation;
 mod kept;
 mod holds;
 mod waiting;
+mod tasks;
 mod keep_alive;

@@ -40,6 +40,8 @@ pub(super) struct HeldCall {
     pub(super) bytes: usize,
     /// Whether it calls a tool, so that its client can be answered with a tool's result.
     pub(super) calls_tool: bool,
+    /// Whether its client takes a task as its answer.
+    pub(super) takes_task: bool,
     /// The way in which its client calls again by itself, if it can.
     pub(super) resumes: Option<Resumes>,
     /// The memory of all this, and of the request itself, which the edge keeps.
@@ -217,7 +219,7 @@ impl Session {
         Some(self.held.remove(at))
     }
 
-    fn held_record(
+    pub(super) fn held_record(
         &self,
         event: Event,
         held: &HeldCall,

@@ -21,6 +21,7 @@ mod charges;
 mod legs;
 mod holds;
 mod client;
+mod own_tasks;
 mod replies;
 mod ownership;
 mod answer;
@@ -39,6 +40,7 @@ use bytes::Bytes;
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode};
 
 pub use self::definitions::{ToolDefinition, ToolStatus};
+pub use self::own_tasks::TaskEnd;
 pub use self::redelivery::Redelivery;
 pub use crate::evidence::refusal::DoorRefusal;
 pub use crate::session::protected::{Protected, RefusalForm};
