@@ -34,6 +34,8 @@ pub struct ApprovalsConfig {
     pub public_url: Option<String>,
     /// Whether clients are asked to show their user where a call is approved (`elicit`).
     pub elicit: bool,
+    /// Whether agents that declare the tasks extension wait as tasks (`tasks`).
+    pub tasks: bool,
     /// Holds that wait at once (`holds`).
     pub holds: usize,
     /// Holds of one principal that wait at once (`holds_principal`); at most [`Self::holds`].
@@ -81,6 +83,7 @@ impl ApprovalsConfig {
             )
             .or(Some(Duration::from_secs(5)));
         let (public_url, elicit) = pages(s);
+        let tasks = tasks(s);
         let holds = s.key("holds", count(1..=100_000), "Held calls that wait at once.").or(500);
         let holds_principal = s
             .key(
@@ -108,6 +111,7 @@ impl ApprovalsConfig {
             progress,
             public_url,
             elicit,
+            tasks,
             holds,
             holds_principal: holds_principal.min(holds),
             bytes,
@@ -191,6 +195,17 @@ fn pages(s: &mut Section<'_>) -> (Option<String>, bool) {
         );
     }
     (public_url, elicit)
+}
+
+/// Whether agents may wait as tasks.
+fn tasks(s: &mut Section<'_>) -> bool {
+    let tasks = s.key(
+        "tasks",
+        flag(),
+        "Whether an agent that declares the tasks extension of 2026-07-28 gets a task for a held \
+         call, at once, and polls. The answer to its call is kept for it for an hour.",
+    );
+    tasks.or(false)
 }
 
 /// Reads `approvers`. Each has an id and a token of its own.

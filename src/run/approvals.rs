@@ -45,10 +45,11 @@ pub(super) fn open(
     let limits = limits(&config.approvals);
     let approvals = Approvals::open(store, limits, Box::new(move || clock.now()));
     let approvals = Arc::new(approvals.map_err(failed)?);
-    let ApprovalsConfig { wait, progress, public_url, elicit, .. } = &config.approvals;
+    let ApprovalsConfig { wait, progress, public_url, elicit, tasks, .. } = &config.approvals;
     let page = public_url.as_ref().filter(|_| *elicit);
     let page = page.map(|url| format!("{url}/console#hold=").into());
-    Ok(Some(Holding { approvals, wait: *wait, progress: *progress, page }))
+    let (wait, progress, tasks) = (*wait, *progress, *tasks);
+    Ok(Some(Holding { approvals, wait, progress, page, tasks }))
 }
 
 /// The bounds that the configuration sets, and the usual ones.
@@ -65,8 +66,9 @@ fn limits(config: &ApprovalsConfig) -> ApprovalLimits {
     }
 }
 
-/// What approvers reach, `overview` included; `None` if nobody may answer. From now on it is written
-/// down in time which holds are over, the journal has what becomes of each, and webhooks are told.
+/// What approvers reach, `overview` included; `None` if nobody may answer. From now on the gate finds
+/// tasks, it is written down in time which holds are over, the journal has what becomes of each, and
+/// webhooks are told.
 ///
 /// # Errors
 ///
@@ -77,7 +79,9 @@ pub(super) fn answering(
     shared: &Shared,
     overview: Overview,
 ) -> Result<Option<ApprovalsApi>, StartError> {
-    let Some(Holding { approvals, .. }) = &shared.holding else { return Ok(None) };
+    let Some(holding) = &shared.holding else { return Ok(None) };
+    let approvals = &holding.approvals;
+    holding.serve_tasks(&shared.gate);
     let sign_in = sign_in(&config.approvals)?;
     let webhooks = Webhooks::open(config)?;
     record::keep_states(approvals, shared);

@@ -23,5 +23,6 @@ mod starvation;
 mod kept;
 mod holds;
 mod waiting;
+mod tasks;
 mod keep_alive;
 mod senders;

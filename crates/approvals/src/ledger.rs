@@ -15,7 +15,8 @@ use bartizan_gate::evidence::record::Now;
 use crate::clock::HighWater;
 use crate::limits::ApprovalLimits;
 use crate::record::{
-    Asked, HoldRecord, HoldState, PrincipalRecord, Record, RecordKey, SlotRecord, WiderRecord,
+    Asked, HoldRecord, HoldState, PrincipalRecord, Record, RecordKey, SlotRecord, TaskRecord,
+    WiderRecord,
 };
 use crate::store::{Batch, Delta, Lasting, Mark, Version, Write};
 use over::Over;
@@ -26,9 +27,11 @@ mod due;
 mod fatigue;
 mod over;
 mod spend;
+mod task;
 
 pub use answer::{AnswerError, Approver, Given};
 pub use ask::Got;
+pub use task::{Call, NoTask, TaskStanding};
 
 /// A record, and its version in the store.
 #[derive(Debug, Clone)]
@@ -84,6 +87,7 @@ pub struct Ledger {
     slots: BTreeMap<Box<str>, Kept<SlotRecord>>,
     wider: BTreeMap<Box<str>, Kept<WiderRecord>>,
     principals: BTreeMap<Box<str>, Kept<PrincipalRecord>>,
+    tasks: BTreeMap<Box<str>, Kept<TaskRecord>>,
     /// Ids of open holds whose call was cancelled and for which the store does not have that yet.
     cancelled: BTreeSet<Box<str>>,
     /// What was over when the store removed it.
@@ -111,6 +115,7 @@ impl Ledger {
             slots: BTreeMap::new(),
             wider: BTreeMap::new(),
             principals: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             over: Over::default(),
         }
@@ -245,6 +250,9 @@ impl Ledger {
             Record::Principal(record) => {
                 self.principals.insert(record.principal.clone(), Kept { record, version });
             }
+            Record::Task(record) => {
+                self.tasks.insert(record.id.clone(), Kept { record, version });
+            }
         }
     }
 
@@ -290,6 +298,7 @@ impl Ledger {
                 }
             }
             Some(("principal", name)) => drop(self.principals.remove(name)),
+            Some(("task", id)) => drop(self.tasks.remove(id)),
             Some(_) | None => {}
         }
     }

@@ -19,9 +19,9 @@ pub mod view;
 pub mod parameters;
 pub mod service;
 
-pub use ledger::{AnswerError, Approver};
+pub use ledger::{AnswerError, Approver, NoTask, TaskStanding};
 pub use limits::{ApprovalLimits, Bound, NoHold};
-pub use record::{HoldState, Verdict};
-pub use service::{Approvals, Clock, Waiter, Witness};
+pub use record::{HoldState, TaskState, Verdict};
+pub use service::{Approvals, Clock, NewTask, TaskView, Waiter, Witness};
 pub use store::embedded::{EmbeddedStore, OpenError};
 pub use view::{AnswerView, HoldView, ScopeView};

@@ -18,6 +18,10 @@ pub const MARK_EVERY: Duration = Duration::from_secs(5);
 /// than any exchange with a server may take.
 pub const SETTLE_WITHIN: Duration = Duration::from_hours(2);
 
+/// How long the end of a call that waited as a task is kept, and how long the task is known after its
+/// holds are over.
+pub const TASK_KEPT: Duration = Duration::from_hours(1);
+
 /// The bounds of holds. Zero means zero: `holds: 0` lets no hold be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovalLimits {
@@ -50,6 +54,16 @@ pub struct ApprovalLimits {
     pub cool_down_forgotten: Duration,
     /// Wider grants in force at most.
     pub wider_grants: usize,
+    /// Tasks of one principal at most; the oldest that has ended gives way.
+    pub tasks_per_principal: usize,
+    /// Tasks at most; the oldest that has ended gives way.
+    pub tasks: usize,
+    /// Bytes of the end of one task at most; a longer one is not kept.
+    pub task_result_bytes: usize,
+    /// Bytes of the ends of one principal's tasks at most; the oldest are not kept.
+    pub task_bytes_per_principal: usize,
+    /// Bytes of the ends of all tasks at most; the oldest of the principal with most are not kept.
+    pub task_bytes: usize,
     /// Longest reason of an approver, bytes.
     pub reason_bytes: usize,
     /// Finished holds kept as history at most.
@@ -77,6 +91,11 @@ impl Default for ApprovalLimits {
             cool_down_max: Duration::from_hours(1),
             cool_down_forgotten: Duration::from_hours(24),
             wider_grants: 500,
+            tasks_per_principal: 64,
+            tasks: 1000,
+            task_result_bytes: 1024 * 1024,
+            task_bytes_per_principal: 4 * 1024 * 1024,
+            task_bytes: 16 * 1024 * 1024,
             reason_bytes: 1024,
             history: 1000,
             history_bytes: 16 * 1024 * 1024,

@@ -1,4 +1,4 @@
-//! What the store keeps: holds, the open hold of each key, wider grants, and refusals.
+//! What the store keeps: holds, the open hold of each key, wider grants, refusals, and tasks.
 //!
 //! Records are values. Times in them are of [`crate::clock::HighWater`], in milliseconds.
 
@@ -440,6 +440,72 @@ pub struct PrincipalRecord {
     pub until_ms: u64,
 }
 
+/// A call that waits as a task, or has waited so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRecord {
+    /// Names the task to its client; nobody can guess it.
+    pub id: Box<str>,
+    /// Whose it is: nobody else finds it.
+    pub principal: Box<str>,
+    /// The server of the call.
+    pub server: Box<str>,
+    /// What the call is, in words for its client.
+    pub what: Box<str>,
+    /// The holds of the call.
+    pub holds: Vec<Box<str>>,
+    /// When it was made.
+    pub created_ms: u64,
+    /// When it got into its state.
+    pub changed_ms: u64,
+    /// Until when it is kept.
+    pub expires_ms: u64,
+    /// What has become of it.
+    pub state: TaskState,
+}
+
+/// What the store has of a task. From `Waiting` it gets to `Running` or `Cancelled`; from `Running`
+/// back to `Waiting`, where the call is held anew, or to an end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Its holds say what has become of it.
+    Waiting,
+    /// Somebody makes the call.
+    Running,
+    /// The answer to the call.
+    Completed {
+        /// Its `result`, a JSON text, as the client may see it.
+        result: Box<str>,
+    },
+    /// The call failed.
+    Failed {
+        /// The `error`, a JSON text, as the client may see it.
+        error: Box<str>,
+    },
+    /// It was cancelled.
+    Cancelled,
+    /// Nobody knows whether the server got the call: the program ended before its end was known.
+    Unknown,
+    /// The call has ended, and its answer is not kept.
+    Dropped,
+}
+
+impl TaskState {
+    /// Whether nothing more becomes of it.
+    pub fn is_ended(&self) -> bool {
+        !matches!(self, Self::Waiting | Self::Running)
+    }
+
+    /// The bytes of the answer in it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Completed { result: text } | Self::Failed { error: text } => text.len(),
+            Self::Waiting | Self::Running | Self::Cancelled | Self::Unknown | Self::Dropped => 0,
+        }
+    }
+}
+
 /// One record of the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -452,6 +518,8 @@ pub enum Record {
     Wider(Arc<WiderRecord>),
     /// Refusals of a principal.
     Principal(Arc<PrincipalRecord>),
+    /// A call that waits as a task.
+    Task(Arc<TaskRecord>),
 }
 
 impl Record {
@@ -462,6 +530,7 @@ impl Record {
             Self::Slot(slot) => RecordKey::slot(&slot.key),
             Self::Wider(wider) => RecordKey::wider(&wider.through.hold),
             Self::Principal(of) => RecordKey::principal(&of.principal),
+            Self::Task(task) => RecordKey::task(&task.id),
         }
     }
 
@@ -469,7 +538,7 @@ impl Record {
     pub fn is_consistent(&self) -> bool {
         match self {
             Self::Hold(hold) => hold.is_consistent(),
-            Self::Slot(_) | Self::Wider(_) | Self::Principal(_) => true,
+            Self::Slot(_) | Self::Wider(_) | Self::Principal(_) | Self::Task(_) => true,
         }
     }
 }
@@ -502,6 +571,11 @@ impl RecordKey {
     /// The key of the refusals of `principal`.
     pub fn principal(principal: &str) -> Self {
         Self(format!("principal/{principal}").into())
+    }
+
+    /// The key of the task `id`.
+    pub fn task(id: &str) -> Self {
+        Self(format!("task/{id}").into())
     }
 
     /// The name as a text.

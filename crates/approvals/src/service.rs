@@ -22,8 +22,10 @@ use crate::store::embedded::OpenError;
 use crate::store::{Batch, CommitError, Delta, Lasting, Mark, Store, StoreError, Version, Write};
 use crate::view::HoldView;
 
+mod tasks;
 mod waiter;
 
+pub use tasks::{NewTask, TaskView};
 pub use waiter::Waiter;
 
 /// How often a change is planned anew because another replica was faster, at most.
@@ -452,9 +454,11 @@ impl Approvals {
     /// One call less waits for the hold `id`, because it was cancelled.
     fn cancel(&self, id: &str, now: Now) {
         let mut writer = lock(&self.writer);
-        if !lock(&self.inner).leave(id) {
+        let mut inner = lock(&self.inner);
+        if !inner.leave(id) || inner.ledger.tasks_waiting(id, None) > 0 {
             return;
         }
+        drop(inner);
         let done =
             self.change(&mut writer, now, |ledger, at_ms| Ok::<_, ()>(ledger.cancel(id, at_ms)));
         if done.is_err() {
@@ -703,13 +707,19 @@ impl Inner {
         holds
     }
 
+    /// How many calls wait for the hold `id`, in this process or as tasks.
+    fn waiting_for(&self, id: &str) -> usize {
+        let here = self.waiting.get(id).map_or(0, |waiting| waiting.calls);
+        here.saturating_add(self.ledger.tasks_waiting(id, None))
+    }
+
     fn summary(&self, hold: &HoldRecord, now: Now) -> HoldView {
-        let waiting = self.waiting.get(&hold.asked.id).map_or(0, |waiting| waiting.calls);
+        let waiting = self.waiting_for(&hold.asked.id);
         HoldView::summary(&self.ledger, hold, waiting, now)
     }
 
     fn view(&self, hold: &HoldRecord, now: Now) -> HoldView {
-        let waiting = self.waiting.get(&hold.asked.id).map_or(0, |waiting| waiting.calls);
+        let waiting = self.waiting_for(&hold.asked.id);
         HoldView::new(&self.ledger, hold, waiting, now)
     }
 

@@ -122,7 +122,7 @@ pub struct HoldView {
     pub expires_unix_ms: u64,
     /// How long that is from now, milliseconds; 0 if it is over.
     pub expires_in_ms: u64,
-    /// Calls that wait for it in this process.
+    /// Calls that wait for it: in this process, or as tasks.
     pub waiting: usize,
 }
 

@@ -21,13 +21,14 @@ use tokio::time::sleep;
 use crate::Shared;
 use crate::aside;
 use crate::clock::Clock;
+use crate::own_tasks::{self, AsTask};
 use crate::session::{Counted, SessionHandle, StepOutcome};
-use bartizan_approvals::{Approvals, HoldState, HoldView, NoHold, Waiter};
+use bartizan_approvals::{Approvals, HoldState, HoldView, NewTask, NoHold, Waiter};
 use bartizan_gate::duty::limit::Places;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Released};
 use bartizan_gate::question::hold::{Approval, Hold, HoldEnd, HoldId};
-use bartizan_gate::session::Arrival;
+use bartizan_gate::session::{Arrival, Gate};
 use bartizan_gate::wire::protocol::Era;
 
 /// When a client that was told "pending" should call again. Its call waits again then, so asking
@@ -49,12 +50,22 @@ pub struct Holding {
     pub progress: Option<Duration>,
     /// The address of the page where approvers answer, up to the hold's id, if clients are told it.
     pub page: Option<Box<str>>,
+    /// Whether clients that declare the tasks extension wait as tasks. The gate must find them:
+    /// [`Holding::serve_tasks`].
+    pub tasks: bool,
 }
 
 impl Holding {
     /// Holds in `approvals`, with answers held open for `wait`; clients are told nothing meanwhile.
     pub fn new(approvals: Arc<Approvals>, wait: Duration) -> Self {
-        Self { approvals, wait, progress: None, page: None }
+        Self { approvals, wait, progress: None, page: None, tasks: false }
+    }
+
+    /// Has `gate` answer requests about the tasks of these holds, if there may be any.
+    pub fn serve_tasks(&self, gate: &Gate) {
+        if self.tasks {
+            own_tasks::serve(gate, &self.approvals, self.page.as_deref());
+        }
     }
 
     fn page_of(&self, hold: &HoldId) -> Option<Box<str>> {
@@ -71,6 +82,8 @@ pub(crate) struct HeldRequest<'a> {
     pub(crate) until: Option<Duration>,
     /// Sends a notification to its client, unless that does not read: it can do without.
     pub(crate) tell: &'a (dyn Fn(&Released) + Send + Sync),
+    /// What it may become.
+    pub(crate) as_task: AsTask<'a>,
 }
 
 /// The progress that a client is told of.
@@ -122,6 +135,7 @@ impl HeldRequest<'_> {
         let deadline = self.deadline(holding.wait);
         let mut progress = Progress { every: holding.progress, next: NonZeroU32::MIN };
         let call = Arc::clone(&hold.call);
+        let mut becomes_task = self.becomes_task(holding, &call);
         let mut left = hold.apart();
         loop {
             if let Some(declined) = self.session.hold_declined(&call) {
@@ -133,7 +147,8 @@ impl HeldRequest<'_> {
                 Err(end) => return self.end(&call, &end),
             };
             // Its user should see the page now, and not when the wait is over.
-            let ended = if self.opens_page(holding, &asked) {
+            let page = self.opens_page(holding, &asked);
+            let ended = if page || becomes_task && asked.is_open() {
                 Ended::Over
             } else {
                 self.wait(&mut asked.waiters, &call, deadline, &mut progress).await
@@ -143,12 +158,14 @@ impl HeldRequest<'_> {
             let mut reserved = None;
             let again = match ended {
                 Ended::Over => {
-                    let outcome = self.end(&call, &pending(&places, holding));
-                    // The client has cancelled the call meanwhile.
-                    if matches!(outcome, StepOutcome::Settled) {
-                        self.cancel(places);
+                    let as_task = becomes_task && !page;
+                    if let Some(outcome) = self.over(holding, &call, &left, places, as_task) {
+                        return outcome;
                     }
-                    return outcome;
+                    // There is no room for a task, so it waits as any other.
+                    becomes_task = false;
+                    asked.waits_on();
+                    continue;
                 }
                 Ended::Withdrawn => {
                     self.cancel(places);
@@ -195,6 +212,74 @@ impl HeldRequest<'_> {
             let granted = (granted, reserved.as_ref());
             session.client_frame_approved(gate, self.arrival, call, granted, now)
         })
+    }
+
+    /// Answers a request whose client is kept waiting no longer; `places` are the waiters of `holds`.
+    /// `None` if it should be answered with a task, and there is no room for one.
+    fn over(
+        &self,
+        holding: &Holding,
+        call: &CallId,
+        holds: &[Hold],
+        places: Vec<Waiter>,
+        as_task: bool,
+    ) -> Option<StepOutcome> {
+        let outcome = if as_task {
+            self.wait_as_task(holding, call, holds, &places)?
+        } else {
+            self.end(call, &pending(&places, holding))
+        };
+        // The client has cancelled the call meanwhile.
+        if matches!(outcome, StepOutcome::Settled) {
+            self.cancel(places);
+        }
+        Some(outcome)
+    }
+
+    /// Whether the request becomes a task, or waits on as one, instead of keeping its client waiting.
+    fn becomes_task(&self, holding: &Holding, call: &CallId) -> bool {
+        match self.as_task {
+            AsTask::Never => false,
+            AsTask::Offered => holding.tasks && self.session.takes_task(call),
+            AsTask::Made(_) => true,
+        }
+    }
+
+    /// Answers with a task that waits for `holds`, whose waiters are `places`. `None` if there is no
+    /// room for one.
+    fn wait_as_task(
+        &self,
+        holding: &Holding,
+        call: &CallId,
+        holds: &[Hold],
+        places: &[Waiter],
+    ) -> Option<StepOutcome> {
+        let first = holds.first()?;
+        let what = match &first.target {
+            Some(target) => format!("{} {target}", first.method),
+            None => first.method.to_string(),
+        };
+        let task = NewTask {
+            principal: &first.principal,
+            server: &first.server,
+            what: &what,
+            holds: places.iter().map(|place| place.id().0.clone()).collect(),
+        };
+        if let AsTask::Made(making) = self.as_task {
+            making.waits(&task);
+            return Some(self.end(call, &pending(places, holding)));
+        }
+        let (approvals, now) = (&holding.approvals, self.shared.now());
+        let made = aside::long(|| approvals.make_task(&task, now)).ok()?;
+        let name = made.id.clone();
+        let made = own_tasks::seen(made, holding.page.as_deref());
+        let outcome =
+            self.session.step(Some(call), |session, _, now| session.waits_as(call, &made, now));
+        if !matches!(outcome, StepOutcome::Act(_)) {
+            // Its client has cancelled the call meanwhile, or is not told of the task.
+            own_tasks::cancel(self.shared, &name);
+        }
+        Some(outcome)
     }
 
     /// Spends the grants of all `holds`, whose waiters are `places`. Returns the holds that need
@@ -331,9 +416,7 @@ impl HeldRequest<'_> {
 
     /// Whether the client is asked to open the page of the hold, which makes it call again.
     fn opens_page(&self, holding: &Holding, asked: &Asked<'_>) -> bool {
-        holding.page.is_some()
-            && asked.waiters.iter().any(|waiter| waiter.state() == HoldState::Pending)
-            && self.session.opens_pages(&asked.call)
+        holding.page.is_some() && asked.is_open() && self.session.opens_pages(&asked.call)
     }
 
     /// The client would not open the page of the hold `declined`: its call waits no longer. That ends
@@ -409,6 +492,11 @@ struct Asked<'h> {
 }
 
 impl Asked<'_> {
+    /// Whether nobody has answered one of the holds.
+    fn is_open(&self) -> bool {
+        self.waiters.iter().any(|waiter| waiter.state() == HoldState::Pending)
+    }
+
     fn waits_on(&mut self) {
         self.over = true;
     }
@@ -566,7 +654,8 @@ mod tests {
     impl Held {
         fn request(&self) -> HeldRequest<'_> {
             let Self { shared, session, arrival, .. } = self;
-            HeldRequest { shared, session, arrival, until: None, tell: &|_| {} }
+            let as_task = AsTask::Never;
+            HeldRequest { shared, session, arrival, until: None, tell: &|_| {}, as_task }
         }
 
         fn approvals(&self) -> Arc<Approvals> {

@@ -30,6 +30,7 @@ mod refusals;
 mod in_flight;
 mod stream;
 mod exchange;
+mod making;
 mod well_known;
 mod receive;
 mod legacy_sse;

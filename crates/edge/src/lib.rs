@@ -41,6 +41,7 @@ pub mod sse;
 mod registry;
 mod duplex;
 mod listed;
+mod own_tasks;
 pub mod held;
 pub mod oauth;
 pub mod upstream;

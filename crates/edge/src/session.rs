@@ -347,6 +347,11 @@ impl SessionHandle {
         self.with(|session| session.opens_pages(call)).unwrap_or(false)
     }
 
+    /// Whether the client of a held request takes a task: see [`Session::takes_task`].
+    pub(super) fn takes_task(&self, call: &CallId) -> bool {
+        self.with(|session| session.takes_task(call)).unwrap_or(false)
+    }
+
     /// The hold whose page the client would not open: see [`Session::declined`].
     pub(super) fn hold_declined(&self, call: &CallId) -> Option<HoldId> {
         self.with(|session| session.declined(call).cloned()).flatten()

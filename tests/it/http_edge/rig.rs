@@ -142,6 +142,15 @@ pub(crate) fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Oblig
     if name == "held-single" {
         return Some(vec![held("held"), Obligation::Limit(single())]);
     }
+    if name == "held-guarded" {
+        let redaction = Redaction::Secrets;
+        return Some(vec![held("held"), Obligation::Redact { code: "secret".into(), redaction }]);
+    }
+    if name == "held-briefly" {
+        let Obligation::Hold(rule) = held("held") else { return None };
+        let ttl = Some(Duration::from_millis(20));
+        return Some(vec![Obligation::Hold(HoldRule { ttl, ..rule })]);
+    }
     if name == "held-twice" {
         return Some(vec![held("one"), held("two")]);
     }

@@ -48,10 +48,11 @@ impl Ledger {
             }));
             writes.extend(self.principals.values().map(|kept| self.as_of_now(kept, wall_ms)));
         }
+        writes.extend(self.tasks_left(set_back));
         Plan::new(writes, unknown)
     }
 
-    /// What must be written about holds, wider grants and principals, for each of them.
+    /// What must be written about holds, wider grants, principals and tasks, for each of them.
     fn over(&self, at_ms: u64) -> impl Iterator<Item = Vec<Write>> {
         let holds = self.open_holds().filter_map(move |hold| {
             let state = self.state(hold, at_ms);
@@ -72,7 +73,7 @@ impl Ledger {
             self.is_forgotten(&kept.record, at_ms)
                 .then(|| vec![Write::Remove { key, expect: kept.version }])
         });
-        holds.chain(unsettled).chain(wider).chain(principals)
+        holds.chain(unsettled).chain(wider).chain(principals).chain(self.tasks_due(at_ms))
     }
 
     /// Removes what the history has no room for, the oldest first.

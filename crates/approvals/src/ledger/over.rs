@@ -74,8 +74,8 @@ impl Ledger {
                 }
                 None => wider.left > 0 && self.over.has(&record.key()),
             },
-            // They grant nothing.
-            Record::Slot(_) | Record::Principal(_) => false,
+            // They grant nothing: the call of a task needs a granted hold, too.
+            Record::Slot(_) | Record::Principal(_) | Record::Task(_) => false,
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) mod remote;
 mod renewal;
 mod pipe;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -31,6 +31,7 @@ use crate::aside::{Turn, Weight};
 use crate::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
 use crate::held::{HeldRequest, SpentGrants};
 use crate::kept::Account;
+use crate::own_tasks::{self, AsTask, Making};
 use crate::session::{SessionHandle, StepOutcome};
 use crate::{ServerEvent, Shared, sse};
 use bartizan_gate::evidence::record::{CallId, Now};
@@ -38,10 +39,12 @@ use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
 use bartizan_gate::memory::{Charge, NoRoom};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::question::hold::Hold;
+use bartizan_gate::question::task::TaskAct;
 use bartizan_gate::session::{
     Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, Protected, ServerState, Session,
     UpstreamFailure,
 };
+use bartizan_gate::wire::frame::Id;
 use bartizan_gate::wire::method::Role;
 use bartizan_gate::wire::protocol::{Protocol, Transport};
 
@@ -75,6 +78,10 @@ pub(crate) struct Client {
     resume: mpsc::Sender<Act>,
     /// Requests that wait for approval, and acts in `resumed`.
     resuming: AtomicUsize,
+    /// Calls of tasks that are being made, by the id of the request.
+    making: Mutex<HashMap<Box<str>, Arc<Making>>>,
+    /// Their number.
+    made: AtomicUsize,
     /// Open subscriptions (`subscriptions/listen`), for which [`Client::idle`] does not wait.
     listens: Mutex<BTreeSet<CallId>>,
 }
@@ -120,6 +127,8 @@ impl Client {
             gone: CancellationToken::new(),
             settled: Notify::new(),
             between_attempts: Mutex::default(),
+            making: Mutex::default(),
+            made: AtomicUsize::new(0),
             listens: Mutex::default(),
         })
     }
@@ -250,9 +259,14 @@ impl Client {
     fn read(&self, line: io::Result<Option<Line>>) -> Option<Input> {
         let refused = match line {
             Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
-                let act = self.judge(line.clone());
+                let mut act = self.judge(line.clone());
+                if let Act::Deliver(released) = &mut act
+                    && let Some(of_task) = released.take_task()
+                {
+                    self.act_on_task(of_task);
+                }
                 if let Act::Hold(hold) = act {
-                    self.hold(line, hold);
+                    self.hold(line, hold, None);
                     return None;
                 }
                 return Some(Input::Act(act));
@@ -272,13 +286,46 @@ impl Client {
         })))
     }
 
+    /// Does what follows from a request about a task of the gate's own.
+    fn act_on_task(&self, act: TaskAct) {
+        let (name, raw, id) = match act {
+            TaskAct::Cancel { name } => return own_tasks::cancel(&self.shared, &name),
+            TaskAct::Make { name, raw, id, .. } => (name, raw, id),
+        };
+        let Some(making) = Making::claim(&self.shared, &name, &id).map(Arc::new) else { return };
+        lock(&self.making).insert(id, Arc::clone(&making));
+        self.made.fetch_add(1, Ordering::Relaxed);
+        match self.judge(raw.clone()) {
+            Act::Hold(hold) => self.hold(raw, hold, Some(making)),
+            act @ (Act::Forward(_) | Act::Deliver(_) | Act::Drop) => {
+                let Some(client) = self.me.upgrade() else { return };
+                self.resuming.fetch_add(1, Ordering::Relaxed);
+                drop(self.shared.tasks.spawn(async move { drop(client.resume.send(act).await) }));
+            }
+        }
+    }
+
+    /// Keeps `released` if it is the end of a task's call, which the client did not send. Whether it
+    /// is.
+    fn ends_task(&self, released: &Released) -> bool {
+        if self.made.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let Some(Id::Text(id)) = released.id() else { return false };
+        let Some(making) = lock(&self.making).remove(id) else { return false };
+        self.made.fetch_sub(1, Ordering::Relaxed);
+        making.ends(released.body());
+        true
+    }
+
     /// Lets a line wait for approval.
-    fn hold(&self, raw: Bytes, hold: Box<Hold>) {
+    fn hold(&self, raw: Bytes, hold: Box<Hold>, making: Option<Arc<Making>>) {
         let Some(client) = self.me.upgrade() else { return };
         self.resuming.fetch_add(1, Ordering::Relaxed);
         self.shared.tasks.spawn(async move {
             let arrival = Arrival { raw, may_wait: true, ..Arrival::default() };
-            let (act, spent) = client.settled_hold(&arrival, hold).await;
+            let as_task = making.as_deref().map_or(AsTask::Offered, AsTask::Made);
+            let (act, spent) = client.settled_hold(&arrival, hold, as_task).await;
             let call = if let Act::Forward(permitted) = &act {
                 Some(Arc::clone(permitted.call()))
             } else {
@@ -299,10 +346,12 @@ impl Client {
         &self,
         arrival: &Arrival,
         hold: Box<Hold>,
+        as_task: AsTask<'_>,
     ) -> (Act, Option<SpentGrants>) {
         let (shared, session) = (&self.shared, &self.session);
         let tell = |told: &Released| self.tell(told);
-        let request = HeldRequest { shared, session, arrival, until: None, tell: &tell };
+        let until = None;
+        let request = HeldRequest { shared, session, arrival, until, tell: &tell, as_task };
         let (outcome, spent) = tokio::select! {
             settled = request.settle(hold) => settled,
             () = self.gone.cancelled() => (StepOutcome::Settled, None),
@@ -318,7 +367,7 @@ impl Client {
 
     /// Sends a message to the client; waits while the client does not read (backpressure).
     pub(crate) async fn deliver(&self, released: Released) {
-        if released.body().is_empty() {
+        if released.body().is_empty() || self.ends_task(&released) {
             return;
         }
         let message = match self.form {

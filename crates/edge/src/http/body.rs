@@ -37,7 +37,7 @@ pub(super) struct BodyLimits<'a> {
 }
 
 /// The memory reserved for a whole body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct BodyMemory {
     _total: Option<Reservation>,
     _share: Option<Reservation>,

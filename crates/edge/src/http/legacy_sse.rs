@@ -36,6 +36,7 @@ use crate::client::remote::{self, Challenge, Challenged, MessageSource};
 use crate::client::{Client, Input, MessageFraming, RemoteLimits};
 use crate::listed::listed;
 use crate::oauth::OAuth;
+use crate::own_tasks::AsTask;
 use crate::registry::{SessionRegistry, mint};
 use crate::session::StepOutcome;
 use crate::{ServerEvent, sse};
@@ -389,7 +390,7 @@ async fn accept_message(
             let headers = forwarded_headers(&parts.headers);
             let tasks = client.shared.tasks.clone();
             tasks.spawn(async move {
-                let (act, spent) = client.settled_hold(&arrival, hold).await;
+                let (act, spent) = client.settled_hold(&arrival, hold, AsTask::Never).await;
                 resume(&client, &messages, act, (headers, budget)).await;
                 drop(spent);
             });

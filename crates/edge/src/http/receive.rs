@@ -1,6 +1,7 @@
 //! The way of a request to the gate: admission, authentication, session, body, and the gate's first
 //! step. The listener calls [`answer`] for each HTTP request.
 
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,18 +23,20 @@ use super::shares::{self, Share, request_slots};
 use super::well_known::Site;
 use super::{
     LONG_HEAD_BYTES, ListenerState, RouteState, admission, bearer, close_sessions, legacy_sse,
-    well_known,
+    making, well_known,
 };
 use crate::budget::Reservation;
 use crate::held::{HeldRequest, SpentGrants};
 use crate::kept::FREE_BYTES;
 use crate::listed::listed;
+use crate::own_tasks::{self, AsTask, Making};
 use crate::registry::mint;
 use crate::session::{GoneClient, SessionHandle, StepOutcome};
 use crate::upstream::{LAST_EVENT_ID, SESSION_ID, SendContext};
 use bartizan_gate::evidence::step::{Act, Dispatch, Permitted, Released};
 use bartizan_gate::memory::{Charge, MemoryBudget};
 use bartizan_gate::question::access::Principal;
+use bartizan_gate::question::task::TaskAct;
 use bartizan_gate::session::{Arrival, DoorRefusal, DutyScope, Peer, Session, UpstreamFailure};
 use bartizan_gate::wire::headers::RoutingHeaders;
 use bartizan_gate::wire::method::{Action, Method as McpMethod, Role};
@@ -123,6 +126,8 @@ struct Received {
     /// The grants that let the request pass.
     spent: Option<SpentGrants>,
     early: Option<Arc<EarlyHead>>,
+    /// That it is the call of a task.
+    making: Option<Arc<Making>>,
 }
 
 async fn receive(
@@ -189,6 +194,7 @@ async fn receive(
         share,
         spent: None,
         early: None,
+        making: None,
     })
 }
 
@@ -341,7 +347,8 @@ impl Received {
                     early.tell(told);
                 }
             };
-            let request = HeldRequest { shared, session, arrival, until, tell: &tell };
+            let as_task = self.making.as_deref().map_or(AsTask::Offered, AsTask::Made);
+            let request = HeldRequest { shared, session, arrival, until, tell: &tell, as_task };
             let settled = request.settle(hold).await;
             self.spent = settled.1;
             settled.0
@@ -350,7 +357,11 @@ impl Received {
         };
         match outcome {
             StepOutcome::Act(Act::Forward(permitted)) => self.forward(inner, permitted).await,
-            StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
+            StepOutcome::Act(Act::Deliver(mut released))
+            | StepOutcome::Refused(Some(mut released)) => {
+                if let Some(act) = released.take_task() {
+                    self.act_on_task(&inner, act);
+                }
                 let mut response = reply::own(&released);
                 response.extensions_mut().insert(Refused(self.context.principal.id.clone()));
                 response
@@ -362,6 +373,56 @@ impl Received {
                 reply::bare(StatusCode::SERVICE_UNAVAILABLE)
             }
         }
+    }
+
+    /// Does what follows from a request about a task of the gate's own.
+    fn act_on_task(&mut self, inner: &Arc<ListenerState>, act: TaskAct) {
+        let (name, raw, id, (method, target)) = match act {
+            TaskAct::Cancel { name } => return own_tasks::cancel(&inner.shared, &name),
+            TaskAct::Make { name, raw, id, routing } => (name, raw, id, routing),
+        };
+        // Without a place the task stays approved, and a later poll finds one.
+        let slot = inner.exchanges.take(1);
+        let Some(Ok(slots)) = slot.map(|slot| request_slots(slot, self.share.as_deref())) else {
+            return;
+        };
+        let headers = std::mem::take(&mut self.context.headers);
+        let Some(headers) = making::head(headers, (&method, target.as_deref())) else { return };
+        let Some(making) = Making::claim(&inner.shared, &name, &id).map(Arc::new) else { return };
+        let principal = Arc::clone(&self.context.principal);
+        let made = Self {
+            route: Arc::clone(&self.route),
+            session: new_session(inner, &self.route, &principal),
+            legacy: None,
+            resumes: false,
+            context: SendContext { headers, session: None, principal, departure: None },
+            until: self.until,
+            method: Method::POST,
+            arrival: Arrival { raw, may_wait: true, ..Arrival::default() },
+            slots,
+            stream_slots: Vec::new(),
+            head_memory: None,
+            budget: BodyMemory::default(),
+            metadata_url: None,
+            share: self.share.clone(),
+            spent: None,
+            early: None,
+            making: Some(Arc::clone(&making)),
+        };
+        drop(inner.shared.tasks.spawn(made.make(Arc::clone(inner), making)));
+    }
+
+    /// Makes the call of a task. Boxed, because [`Received::handle`] starts it and is part of it.
+    fn make(
+        self,
+        inner: Arc<ListenerState>,
+        making: Arc<Making>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let event_max = inner.shared.gate.frame_limits().document.bytes_max;
+        Box::pin(async move {
+            let response = self.answer(inner).await;
+            making::end(response, making, event_max).await;
+        })
     }
 
     async fn forward(

@@ -11,3 +11,4 @@ pub mod record;
 pub mod step;
 pub mod repeats;
 pub mod refusal;
+pub(crate) mod task;

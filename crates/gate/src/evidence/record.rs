@@ -100,7 +100,8 @@ pub enum Event {
     Denial,
     /// A forwarded request ended; see `outcome`.
     Outcome,
-    /// A message of the server that needs no answer was delivered to the client.
+    /// A message of the server that needs no answer was delivered to the client, or the client was
+    /// told what has become of a task of the gate's own.
     Notice,
     /// A message was withheld, and nobody waits for an answer.
     Drop,
@@ -690,6 +691,16 @@ fn optional_time<S: Serializer>(time: &Option<SystemTime>, to: S) -> Result<S::O
         Some(time) => rfc3339_micros(time, to),
         None => to.serialize_none(),
     }
+}
+
+/// When times have no form in RFC 3339 any more, from the epoch.
+const YEAR_10000: Duration = Duration::from_hours(70_389_528);
+
+/// `time` as a client reads it: RFC 3339, UTC, milliseconds; the epoch where it cannot be written.
+pub(crate) fn rfc3339(time: Option<SystemTime>) -> String {
+    let since = |time: &SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time = time.filter(|time| since(time) < YEAR_10000);
+    humantime::format_rfc3339_millis(time.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
 }
 
 fn rfc3339_micros<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {

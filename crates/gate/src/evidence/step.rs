@@ -17,6 +17,7 @@ use super::text::Listed;
 use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
 use crate::question::hold::Hold;
+use crate::question::task::TaskAct;
 use crate::wire::document::{Document, DocumentLimits, minify};
 use crate::wire::frame::{Frame, Id, Message, write_batch, write_id};
 use crate::wire::method::Method;
@@ -273,7 +274,16 @@ pub struct Released {
     /// In seconds; 0 where it is not known.
     retry_after: u32,
     settles: Option<Revision>,
-    back: Option<Box<Permitted>>,
+    follows: Option<Box<Follows>>,
+}
+
+/// What the edge does besides delivering a message.
+#[derive(Debug)]
+enum Follows {
+    /// Sends the gate's refusal of a request of the server in the same batch.
+    Back(Permitted),
+    /// Does what a request about a task of the gate's own asks for.
+    Task(TaskAct),
 }
 
 impl Released {
@@ -286,7 +296,7 @@ impl Released {
         status: Status,
         own: bool,
     ) -> Self {
-        Self { body, content, id, status, own, retry_after: 0, settles: None, back: None }
+        Self { body, content, id, status, own, retry_after: 0, settles: None, follows: None }
     }
 
     /// Notes after what time the refused message may pass.
@@ -298,8 +308,21 @@ impl Released {
 
     /// Attaches the gate's refusal of a request of the server in the same batch.
     pub(crate) fn answering(mut self, back: Option<Permitted>) -> Self {
-        self.back = back.map(Box::new);
+        self.follows = back.map(|back| Box::new(Follows::Back(back)));
         self
+    }
+
+    /// Attaches what the edge does for a request about a task of the gate's own.
+    pub(crate) fn with_task(mut self, act: Option<TaskAct>) -> Self {
+        self.follows = act.map(|act| Box::new(Follows::Task(act)));
+        self
+    }
+
+    /// Takes what the edge does for a request about a task of the gate's own, which this answers.
+    pub fn take_task(&mut self) -> Option<TaskAct> {
+        let task = self.follows.take_if(|it| matches!(**it, Follows::Task(_)))?;
+        let Follows::Task(task) = *task else { return None };
+        Some(task)
     }
 
     /// This message and then `more` in one array, under this one's status: the client of a batch
@@ -328,7 +351,9 @@ impl Released {
     /// Takes the gate's refusal of a request of the server in the same batch, which the edge must
     /// send to the server.
     pub fn take_back(&mut self) -> Option<Permitted> {
-        self.back.take().map(|back| *back)
+        let back = self.follows.take_if(|it| matches!(**it, Follows::Back(_)))?;
+        let Follows::Back(back) = *back else { return None };
+        Some(back)
     }
 
     /// The bytes to deliver: the server's own, those with something removed, or a refusal. Empty

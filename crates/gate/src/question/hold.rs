@@ -199,10 +199,13 @@ pub enum HoldEnd {
 }
 
 impl HoldEnd {
+    /// The reason code of [`HoldEnd::Pending`].
+    pub(crate) const PENDING: &str = "approval-pending";
+
     /// The stable reason code in records.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Pending { .. } => "approval-pending",
+            Self::Pending { .. } => Self::PENDING,
             Self::Refused => "approval-refused",
             Self::Expired => "approval-expired",
             Self::Cancelled => "approval-cancelled",

@@ -13,5 +13,6 @@ pub mod operation;
 pub mod readers;
 pub mod handles;
 pub mod hold;
+pub mod task;
 pub mod access;
 pub mod routing;

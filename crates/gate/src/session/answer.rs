@@ -19,6 +19,7 @@ use crate::question::access::{AccessRequest, Resource, TaskOrigin};
 use crate::question::operation::Operation;
 use crate::question::pack;
 use crate::question::status::{DefinitionStatus, Drift};
+use crate::question::task::PREFIX;
 use crate::session::tasks::{Lifetime, TaskCreation};
 use crate::wire::document::{Document, Kind, Value};
 use crate::wire::frame::{Frame, is_look_alike, is_other_spelling, is_readable_request};
@@ -295,6 +296,9 @@ impl Session {
             let modern = entry.facts.protocol.era == Era::Modern;
             return modern.then(|| "a task without an id".to_owned());
         };
+        if id.starts_with(PREFIX) {
+            return Some("the id of the task is one of the gate's own".to_owned());
+        }
         let owner = &self.principal.id;
         let origin = TaskOrigin {
             method: entry.facts.method.as_deref().unwrap_or_default().into(),

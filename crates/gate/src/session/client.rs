@@ -268,6 +268,11 @@ impl Session {
         {
             return step;
         }
+        match self.own_task(&message, &question) {
+            Some(Ok(step)) => return step,
+            Some(Err(refusal)) => return self.refuse(&message, &refusal, None),
+            None => {}
+        }
         question.approval = approvals.last();
         let (session_facts, reader) = self.facts_to_judge_by(gate, &question, now);
         question.session_facts = Some(session_facts);
@@ -475,11 +480,12 @@ impl Session {
         let raw = message.frame.document().raw();
         let protocol = message.facts.protocol;
         let asks_back = message.row.is_some_and(|row| row.asks_back);
-        let resumes = if asks_back && protocol.era == Era::Modern {
+        let (resumes, takes_task) = if asks_back && protocol.era == Era::Modern {
             let declared = Expected::of(message.frame, message.row, protocol).declared;
-            Resumes::of(message.frame, leg, declared)
+            let takes_task = calls_tool && declared.tasks;
+            (Resumes::of(message.frame, leg, declared), takes_task)
         } else {
-            None
+            (None, false)
         };
         let carried = resumes.as_ref().map_or(0, Resumes::bytes);
         let (earlier, reserved) = (refused.paid.as_deref(), None);
@@ -511,6 +517,7 @@ impl Session {
             digest: message.gate.digest(raw),
             bytes: raw.len(),
             calls_tool,
+            takes_task,
             resumes,
             payment,
             _charge: charge,
@@ -972,17 +979,17 @@ pub(super) struct CallName<'a> {
 }
 
 /// One request or notification of the client, with what its record and its answer need.
-struct ClientMessage<'a> {
-    gate: &'a Gate,
-    frame: &'a Arc<Frame>,
+pub(super) struct ClientMessage<'a> {
+    pub(super) gate: &'a Gate,
+    pub(super) frame: &'a Arc<Frame>,
     /// The row of its method, in any revision.
-    row: Option<&'static Method>,
-    id: Option<&'a Id>,
-    facts: CallFacts,
+    pub(super) row: Option<&'static Method>,
+    pub(super) id: Option<&'a Id>,
+    pub(super) facts: CallFacts,
     exchange: &'a CallId,
     attempt: Attempt,
     redact: Vec<Redaction>,
-    now: Now,
+    pub(super) now: Now,
     /// The policy input for the record, once the policy was asked.
     input: Option<RecordedInput>,
     /// What was removed from the answers that it carries.
@@ -994,7 +1001,7 @@ struct ClientMessage<'a> {
 }
 
 impl ClientMessage<'_> {
-    fn addressee(&self) -> Addressee<'_> {
+    pub(super) fn addressee(&self) -> Addressee<'_> {
         Addressee {
             id: self.id,
             decision_id: &self.facts.call,
@@ -1004,7 +1011,7 @@ impl ClientMessage<'_> {
     }
 
     /// Adds id, size, digest and policy input to a record.
-    fn describe(&self, record: &mut AuditRecord) {
+    pub(super) fn describe(&self, record: &mut AuditRecord) {
         let raw = self.frame.document().raw();
         record.id = self.id.map(id_text);
         record.bytes = u64::try_from(raw.len()).ok();
@@ -1094,7 +1101,8 @@ fn routing_of(
     let mut routing = Routing { name: name.map(Into::into), params: Vec::new() };
     let modern = question.protocol.era == Era::Modern;
     let (true, Some(definition)) = (modern, definition) else { return routing };
-    let computed = edited.is_some() || question.protocol.transport != Transport::Http;
+    // Without headers, such as those of a request that the gate had made, they are written here.
+    let computed = edited.is_some() || headers.is_none();
     let frame = edited.unwrap_or(question.frame);
     let arguments = frame.params().and_then(|params| params.get("arguments"));
     for (suffix, pointer) in &definition.parameters {

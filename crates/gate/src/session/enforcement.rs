@@ -2,8 +2,8 @@
 //! calls, and the key of digests.
 
 use core::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use hmac::{Hmac, Mac as _};
@@ -23,6 +23,7 @@ use crate::evidence::step::{Act, Step};
 use crate::evidence::text::{Code, Listed, Text};
 use crate::memory::MemoryBudget;
 use crate::question::access::{AccessRequest, Principal};
+use crate::question::task::OwnTasks;
 use crate::wire::frame::FrameLimits;
 use crate::wire::hex::{hex, write_hex};
 use crate::wire::mac::keyed;
@@ -98,6 +99,7 @@ pub struct Gate {
     seals: Vec<Hmac<Sha256>>,
     inputs: Inputs,
     memory: Arc<MemoryBudget>,
+    own_tasks: OnceLock<Arc<dyn OwnTasks>>,
 }
 
 impl std::fmt::Debug for Gate {
@@ -120,7 +122,19 @@ impl Gate {
         let (calls, inputs) = (AtomicU64::new(0), Inputs::None);
         let seals = vec![digest.clone()];
         let payments = Payments::default();
-        Self { config, pdp, limits, payments, calls, call_ids, digest, seals, inputs, memory }
+        Self {
+            config,
+            pdp,
+            limits,
+            payments,
+            calls,
+            call_ids,
+            digest,
+            seals,
+            inputs,
+            memory,
+            own_tasks: OnceLock::new(),
+        }
     }
 
     /// The function from the number of a call to its id: HMAC-SHA-256 under a key that is derived
@@ -138,6 +152,16 @@ impl Gate {
     pub fn keeping(mut self, bytes: usize) -> Self {
         self.memory = MemoryBudget::new(bytes);
         self
+    }
+
+    /// Says where tasks of the gate's own are found, once. Default: there are none.
+    pub fn find_tasks_in(&self, tasks: Arc<dyn OwnTasks>) {
+        self.own_tasks.get_or_init(|| tasks);
+    }
+
+    /// Where tasks of the gate's own are found.
+    pub(super) fn own_tasks(&self) -> Option<&dyn OwnTasks> {
+        self.own_tasks.get().map(|tasks| &**tasks)
     }
 
     /// Continues with what the limits of an earlier run have counted, and keeps what limits of long

@@ -42,6 +42,8 @@ pub(super) struct HeldCall {
     pub(super) bytes: usize,
     /// Whether it calls a tool, so that its client can be answered with a tool's result.
     pub(super) calls_tool: bool,
+    /// Whether its client takes a task as its answer.
+    pub(super) takes_task: bool,
     /// The way in which its client calls again by itself, if it can.
     pub(super) resumes: Option<Resumes>,
     /// What it has paid of its limits; it needs a place in those of calls in flight once it is granted.
@@ -243,7 +245,7 @@ impl Session {
         Some(self.held.remove(at))
     }
 
-    fn held_record(
+    pub(super) fn held_record(
         &self,
         event: Event,
         held: &HeldCall,

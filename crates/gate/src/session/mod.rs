@@ -23,6 +23,7 @@ mod charges;
 mod legs;
 mod holds;
 mod client;
+mod own_tasks;
 mod replies;
 mod ownership;
 mod answer;
@@ -41,6 +42,7 @@ use bytes::Bytes;
 pub use enforcement::{DoorFacts, Gate, GateConfig, Mode, keyed_digest};
 
 pub use self::definitions::{ToolDefinition, ToolStatus};
+pub use self::own_tasks::TaskEnd;
 pub use self::redelivery::Redelivery;
 pub use self::sender::Peer;
 pub use crate::evidence::record::HttpFacts;

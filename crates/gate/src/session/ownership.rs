@@ -78,7 +78,7 @@ impl Session {
     }
 
     /// Whether the client declares the tasks extension on this request.
-    fn declares_tasks(question: &Question<'_>) -> bool {
+    pub(super) fn declares_tasks(question: &Question<'_>) -> bool {
         Expected::of(question.frame, question.method, question.protocol).declared.tasks
     }
 
