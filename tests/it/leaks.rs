@@ -244,14 +244,12 @@ fn no_value_of_an_argument_gets_out() {
     let said = program.said();
     assert_eq!(program.stop(), Some(0));
     // Where a refused request was sent to is recorded on purpose.
-    let journal: String = journal_text(&state)
-        .lines()
-        .map(|line| {
-            let mut record: Value = serde_json::from_str(line).unwrap();
-            record.as_object_mut().unwrap().remove("http");
-            format!("{record}\n")
-        })
-        .collect();
+    let without_target = |line: &str| {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        record.as_object_mut().unwrap().remove("http");
+        record.to_string()
+    };
+    let journal = journal_text(&state).lines().map(without_target).collect::<Vec<_>>().join("\n");
     for (name, text) in [("journal", journal), ("services", decoded(&services)), ("log", said)] {
         let at = text.find(CANARY);
         let around = at.map(|at| {

@@ -215,7 +215,7 @@ async fn a_granted_call_is_made_for_its_client_and_its_answer_is_redacted() {
     assert!(of_call.eq(&expected), "{events:?}");
     let records = scene.sink.kept();
     let intent = records.iter().find(|record| record.event == Event::Intent).unwrap();
-    assert_eq!(&*intent.approval.as_ref().unwrap().by, "ada");
+    assert_eq!(intent.approval.as_ref().unwrap().by.as_deref(), Some("ada"));
 }
 
 #[tokio::test]

@@ -398,6 +398,7 @@ impl Received {
             context: SendContext { headers, session: None, principal, departure: None },
             until: self.until,
             method: Method::POST,
+            peer: self.peer.clone(),
             arrival: Arrival { raw, may_wait: true, ..Arrival::default() },
             slots,
             stream_slots: Vec::new(),
