@@ -12,10 +12,11 @@
 //! The store can lose what it has taken: a copy that took over was behind, or it was restored from a
 //! backup. Then a spent hold would be granted once more. So each firewall remembers the last batch
 //! that it has seen; if the store is behind that, it has lost some ([`Delta::rolled_back`]). Batches
-//! count in an epoch. A store that was emptied has none. One that has lost something, or in which an
-//! older record was put back, gets a new one,
-//! so that every firewall reads it anew; the number of the new one is higher, so that an older copy
-//! is known by its epoch, too.
+//! count in an epoch. A store that was emptied has none, and has lost all of them. One that has lost
+//! something, or in which an older record was put back, gets a new epoch, so that every firewall reads
+//! it anew. The number of the new one is higher, so that an older copy is known by its epoch, too. A
+//! firewall that has seen nothing begins with number 1: that is why an emptied store gets its new epoch
+//! from one that has seen the old one, as soon as it reads, and not with the next call.
 
 use std::sync::{Arc, Mutex};
 
@@ -107,11 +108,7 @@ struct Seen {
 impl Seen {
     /// Whether a store in `epoch`, with `last` as its last batch, has lost some that were seen.
     fn is_ahead_of(&self, epoch: &str, last: Version) -> bool {
-        if self.epoch == epoch {
-            last < self.last
-        } else {
-            !epoch.is_empty() && number_of(epoch) <= self.number
-        }
+        if self.epoch == epoch { last < self.last } else { number_of(epoch) <= self.number }
     }
 
     /// Takes note of the last batch in the epoch that the store is in.
@@ -248,7 +245,7 @@ impl Store for SharedHolds {
         let mut seen = lock(&self.seen);
         let read = self.read(&seen, cursor)?;
         let rolled_back = seen.is_ahead_of(&read.epoch, read.last);
-        if !seen.epoch.is_empty() && read.epoch.is_empty() {
+        if rolled_back && read.epoch.is_empty() {
             tracing::error!("the shared store of holds was emptied: the held calls are gone");
         }
         if rolled_back {

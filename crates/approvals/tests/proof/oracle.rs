@@ -13,6 +13,8 @@ pub(crate) type Run = (usize, u64);
 /// What is known of one hold.
 #[derive(Debug)]
 pub(crate) struct Known {
+    /// How many were known before.
+    pub(crate) number: usize,
     pub(crate) call: Call,
     /// When a call first got it, true milliseconds.
     pub(crate) asked_ms: u64,
@@ -46,6 +48,9 @@ pub(crate) struct Oracle {
     pub(crate) honest: bool,
     /// One replica at a time.
     pub(crate) exclusive: bool,
+    /// A record was put back, and perhaps not every replica has got over it: one that could not tell
+    /// whether what it wrote was taken ends all that is open once more.
+    pub(crate) unsettled: bool,
     /// By how much clocks that differ may prolong a hold, milliseconds.
     pub(crate) base_slack_ms: u64,
     /// True time until which each principal cools down for sure.
@@ -116,6 +121,7 @@ impl Oracle {
         let late = through || at.inside || older || !self.honest;
         assert!(late || !cools, "a new hold in a cool-down");
         let known = Known {
+            number: self.known.len(),
             call,
             asked_ms: at.ms,
             slack_ms: self.base_slack_ms,
@@ -124,7 +130,7 @@ impl Oracle {
             granted: false,
             granted_ms: 0,
             over: None,
-            maybe_over: older,
+            maybe_over: older || self.unsettled,
             older,
             cancelled_in: None,
             through: BTreeSet::new(),
@@ -258,6 +264,25 @@ impl Oracle {
             known.over = Some("cancelled");
         }
         self.count("cancelled");
+    }
+
+    /// The store has lost batches that every replica has seen: whatever was open is over.
+    pub(crate) fn rolled_back(&mut self) {
+        for known in self.known.values_mut() {
+            known.over = known.over.or(Some("lost"));
+            // Nothing that was chosen counts any more, a wider grant neither.
+            known.grants.clear();
+        }
+        (self.cooling_ms, self.refusals_ms) = Default::default();
+        self.count("rolled back");
+    }
+
+    /// Somebody has put back a record that every replica has seen change: whatever was open may be
+    /// over.
+    pub(crate) fn put_back(&mut self) {
+        self.known.values_mut().for_each(|known| known.maybe_over = true);
+        self.unsettled = true;
+        self.count("put back");
     }
 
     /// What a replica shows agrees with what is known.

@@ -1,6 +1,10 @@
 //! Calls, answers, cancels, crashes, faults of the store and clocks that are set, in every order
 //! that a generator of random numbers can think of.
 //!
+//! A shared store may lose the last batches, and somebody without its key may put back an older record.
+//! Replicas that have seen more must notice. So each has read all before that happens, and none is
+//! started before one of them has noticed.
+//!
 //! Half of the schedules have one replica on a store of its own, half have two on a shared one; in a
 //! shared one, a step of one replica may fall between the plan and the commit of the other's.
 
@@ -21,6 +25,8 @@ use crate::{Random, number};
 
 /// Steps of one schedule.
 const STEPS: u64 = 250;
+/// Rounds of readings in which every replica is to have seen what the others wrote.
+const ROUNDS_MAX: usize = 8;
 /// Wall time at the beginning, milliseconds since 1970.
 const EPOCH_MS: u64 = 1_800_000_000_000;
 
@@ -64,6 +70,18 @@ enum Event {
     Nothing,
 }
 
+impl Event {
+    /// Somebody was told that something is held, granted, refused or may be sent.
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Asked(.., got) => got.is_ok(),
+            Self::Granted(.., said) | Self::Refused { said, .. } => said.is_ok(),
+            Self::Spent { said, .. } => said.is_ok(),
+            Self::Cancelled { .. } | Self::Nothing => false,
+        }
+    }
+}
+
 /// A step that is yet to be done.
 type Step = Box<dyn FnOnce() -> Event + Send>;
 
@@ -78,6 +96,8 @@ struct World {
     /// True time at which the store last worked for sure.
     stored_ms: u64,
     lost: bool,
+    /// The store has gone back, and perhaps nobody has noticed yet.
+    gone_back: bool,
 }
 
 impl World {
@@ -100,6 +120,7 @@ impl World {
             runs: 0,
             stored_ms: 0,
             lost: false,
+            gone_back: false,
         };
         for _ in 0..if exclusive { 1 } else { 2 } {
             let replica = world.start(Arc::default());
@@ -117,7 +138,7 @@ impl World {
         let clocks = Clocks { truth: Arc::clone(&self.true_ms), wall_ahead, started };
         let clock = clocks.clone();
         let opened =
-            Approvals::open(Box::new(self.shelf.clone()), limits(), Box::new(move || clock.now()));
+            Approvals::open(Box::new(self.shelf.again()), limits(), Box::new(move || clock.now()));
         self.runs += 1;
         let approvals = Arc::new(opened.unwrap());
         Replica { approvals, clocks, waiters: Vec::new(), run: self.runs }
@@ -132,7 +153,8 @@ impl World {
             17..19 => self.set_clock(replica),
             19..21 => self.lose_or_find_store(),
             21..25 => self.look(),
-            25..28 => {
+            25 => self.go_back(),
+            26..29 => {
                 let waiters = &mut self.replicas[replica].waiters;
                 if !waiters.is_empty() {
                     drop(waiters.swap_remove(self.random.below(waiters.len())));
@@ -252,8 +274,10 @@ impl World {
     fn some_hold(&mut self) -> Option<String> {
         let now = self.ms();
         let young = self.oracle.known.iter().filter(|(_, it)| it.asked_ms + 70_000 > now);
-        let ids: Vec<_> = young.map(|(id, _)| id.clone()).collect();
-        (!ids.is_empty()).then(|| ids[self.random.below(ids.len())].clone())
+        // Ids are random; in this order a seed finds the same one again.
+        let ids: BTreeMap<_, _> = young.map(|(id, it)| (it.number, id)).collect();
+        let chosen = (!ids.is_empty()).then(|| self.random.below(ids.len()))?;
+        ids.into_values().nth(chosen).cloned()
     }
 
     /// Takes the chosen waiter, or any: it, its call, its hold, and whether no other of its replica
@@ -282,6 +306,9 @@ impl World {
             fault,
             inside,
         };
+        // A call attaches to a hold of a store that nobody else writes to without asking it.
+        let attaches = self.oracle.exclusive && matches!(event, Event::Asked(..));
+        assert!(!self.lost || attaches || !event.is_done(), "done without the store");
         match event {
             Event::Asked(replica, call, got) => {
                 let at = at(self, replica);
@@ -348,6 +375,9 @@ impl World {
         if self.lost {
             return;
         }
+        if std::mem::take(&mut self.gone_back) {
+            self.look();
+        }
         if self.random.chance(60) {
             let step = self.choose(replica);
             self.fail();
@@ -403,15 +433,46 @@ impl World {
         }
     }
 
+    /// The store loses its last batches, or has an old record again.
+    fn go_back(&mut self) {
+        if self.lost || self.oracle.exclusive || !self.all_have_seen_all() {
+            return;
+        }
+        self.gone_back = true;
+        if self.random.chance(50) {
+            if self.shelf.roll_back(&mut self.random) {
+                self.oracle.rolled_back();
+            }
+        } else if self.shelf.put_back(&mut self.random) {
+            self.oracle.put_back();
+        }
+    }
+
+    /// Every replica reads until none of them has written; whether it came to that.
+    ///
+    /// One round is not enough. The last replica of a round may write (how far its clock has got, what
+    /// has expired), and the others have not read that. If the store loses just this batch, only the
+    /// one that wrote it can notice, and another one may act first: what decision 29 names as the price.
+    fn all_have_seen_all(&mut self) -> bool {
+        (0..ROUNDS_MAX).any(|_| {
+            let before = self.shelf.batches();
+            self.look();
+            self.shelf.batches() == before
+        })
+    }
+
     fn look(&mut self) {
+        let mut all_complete = true;
         for number in 0..self.replicas.len() {
             let replica = &self.replicas[number];
             replica.approvals.tick(replica.clocks.now());
             let views = replica.approvals.list(&HoldState::ALL);
             let complete = !self.lost && replica.approvals.fault().is_none();
             let run = (number, replica.run);
+            all_complete &= complete;
             self.oracle.look(&views, run, self.true_ms.load(Ordering::Relaxed), complete);
         }
+        self.oracle.unsettled &= !all_complete;
     }
 }
 
@@ -463,6 +524,8 @@ fn nothing_is_sent_twice_late_or_changed_in_any_order_of_events() {
         "crash",
         "cooling down",
         "full",
+        "rolled back",
+        "put back",
     ] {
         assert!(tally.get(what).is_some_and(|times| *times >= steps / 5000), "{what}: {tally:?}");
     }
