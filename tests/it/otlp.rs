@@ -20,7 +20,8 @@ use bartizan::config::Config;
 use bartizan_audit::journal::Journal;
 use bartizan_audit::otlp::{OtlpConfig, Progress, start};
 use bartizan_gate::evidence::record::{
-    AuditRecord, DecisionFacts, Event, Finding, Outcome, ProtocolFacts, ReasonFacts, Target,
+    AuditRecord, ClientFacts, DecisionFacts, Event, Finding, Outcome, ProtocolFacts, ReasonFacts,
+    Target,
 };
 use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_outbound::address::Address;
@@ -265,7 +266,11 @@ fn check(span: &Span, expected: &[(&str, &str)]) {
 #[tokio::test]
 async fn a_call_is_a_server_span_and_what_was_forwarded_a_client_span() {
     let mut fixture = fixture(Vec::new()).await;
-    fixture.journal.keep(&called("c1")).unwrap();
+    let mut begun = called("c1");
+    begun.session = Some("conversation-1".into());
+    begun.peer = Some("10.0.0.7".into());
+    begun.client = Some(ClientFacts { name: "t".into(), version: "1".into() }.into());
+    fixture.journal.keep(&begun).unwrap();
     let mut ended = outcome("c1");
     ended.time = now(5000).wall;
     ended.duration_us = Some(4000);
@@ -305,9 +310,15 @@ async fn a_call_is_a_server_span_and_what_was_forwarded_a_client_span() {
             ("bartizan.decision.codes", "wrong-environment"),
             ("bartizan.policy.revision", "r1"),
             ("bartizan.outcome", "ok"),
+            ("mcp.session.id", "conversation-1"),
+            ("client.address", "10.0.0.7"),
+            ("bartizan.client.name", "t"),
         ],
     );
     assert_eq!(attribute(server, "error.type"), None);
+    let [decided] = &*server.events else { panic!("{:?}", server.events) };
+    assert_eq!(decided.name, "bartizan.decision");
+    assert!(decided.attributes.iter().any(|it| it.key == "bartizan.decision.codes"));
 
     assert_eq!(client.name, server.name);
     assert_eq!(client.kind, i32::from(SpanKind::Client));
@@ -315,8 +326,30 @@ async fn a_call_is_a_server_span_and_what_was_forwarded_a_client_span() {
     assert_eq!(client.parent_span_id, server.span_id);
     assert_ne!(client.span_id, server.span_id);
     check(client, &[("mcp.method.name", "tools/call"), ("gen_ai.tool.name", "update_gate")]);
+    assert_eq!((attribute(client, "client.address"), client.events.len()), (None, 0));
     let progress = fixture.end().await;
     assert_eq!((progress.sent(), progress.lost()), (2, 0));
+}
+
+/// The duration is measured by another clock than the times of the records.
+#[tokio::test]
+async fn what_was_forwarded_never_begins_before_its_call() {
+    let mut fixture = fixture(Vec::new()).await;
+    for (call, micros) in [("c1", 0), ("c2", 3999), ("c3", 4000), ("c4", 90_000)] {
+        fixture.journal.keep(&called(call)).unwrap();
+        let mut ended = outcome(call);
+        ended.time = now(5000).wall;
+        ended.duration_us = Some(micros);
+        fixture.journal.keep(&ended).unwrap();
+    }
+    for pair in fixture.receiver.spans(8).await.chunks(2) {
+        let [server, client] = pair else { panic!("{pair:?}") };
+        assert_eq!(client.parent_span_id, server.span_id);
+        assert!(server.start_time_unix_nano <= client.start_time_unix_nano, "{pair:?}");
+        assert!(client.end_time_unix_nano <= server.end_time_unix_nano, "{pair:?}");
+        assert!(server.start_time_unix_nano <= server.events[0].time_unix_nano, "{pair:?}");
+    }
+    fixture.end().await;
 }
 
 #[tokio::test]

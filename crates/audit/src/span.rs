@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+    Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
@@ -21,7 +21,12 @@ use sha2::{Digest as _, Sha256};
 
 use bartizan_gate::wire::method::{Action, Method};
 
-use super::entry::JournalRecord;
+use super::entry::{DecisionRecord, JournalRecord};
+
+/// Where the names of attributes come from. These conventions have no released version, so it names
+/// the commit.
+const CONVENTIONS: &str =
+    "https://github.com/open-telemetry/semantic-conventions-genai/tree/0393513c/model";
 
 /// Largest number of calls without outcome that are remembered; one more discards the oldest.
 const OPEN_MAX: usize = 65_536;
@@ -49,6 +54,7 @@ impl Default for Assembler {
     fn default() -> Self {
         let scope = InstrumentationScope::builder("bartizan.audit")
             .with_version(env!("CARGO_PKG_VERSION"))
+            .with_schema_url(CONVENTIONS)
             .build();
         Self { scope, open: BTreeMap::new(), order: BTreeMap::new(), given_up: 0 }
     }
@@ -126,6 +132,9 @@ impl Assembler {
             (false, None, Some(micros)) => back(time(first), micros),
             (_, None, _) => time(first),
         };
+        // The duration is of a monotonic clock and the times are of the wall clock, so they differ by
+        // a little: nothing of a call comes before the call.
+        let start = start.min(time(first)).min(end);
         let mut attributes = Attributes::default();
         attributes.audit(first, last);
         attributes.call(first, last);
@@ -136,18 +145,18 @@ impl Assembler {
             other => other,
         };
         attributes.text("network.transport", transport);
-        attributes.text("bartizan.principal", first.principal.as_deref());
+        attributes.sender(first);
         SpanData {
             span_context: context(trace_id, SpanId::from_bytes(digest("server", first, &span_key))),
             parent_span_id: caller.map_or(SpanId::INVALID, |parent| parent.1),
             parent_span_is_remote: caller.is_some(),
             span_kind: SpanKind::Server,
             name: name(first),
-            start_time: start.min(end),
+            start_time: start,
             end_time: end,
             attributes: attributes.0,
             dropped_attributes_count: 0,
-            events: SpanEvents::default(),
+            events: decided(first, last),
             links: SpanLinks::default(),
             status: status(last),
             instrumentation_scope: self.scope.clone(),
@@ -171,9 +180,22 @@ impl Assembler {
             start_time: time(intent).min(end),
             end_time: end,
             attributes: attributes.0,
+            events: SpanEvents::default(),
             ..server.clone()
         }
     }
+}
+
+/// The decision, as the event of the span that it was taken in.
+fn decided(first: &JournalRecord, last: &JournalRecord) -> SpanEvents {
+    let mut events = SpanEvents::default();
+    let taken = [first, last].into_iter().find(|record| record.decision.is_some());
+    if let Some((record, decision)) = taken.and_then(|it| Some((it, it.decision.as_ref()?))) {
+        let mut attributes = Attributes::default();
+        attributes.decision(decision);
+        events.events.push(Event::new("bartizan.decision", time(record), attributes.0, 0));
+    }
+    events
 }
 
 /// `{method} {target}`. A resource's URI is left out, as the convention requires.
@@ -221,19 +243,7 @@ impl Attributes {
         self.number("bartizan.seq", Some(last.seq));
         let decision = first.decision.as_ref().or(last.decision.as_ref());
         if let Some(decision) = decision {
-            self.text("bartizan.decision.effect", Some(&decision.effect));
-            self.0.push(KeyValue::new("bartizan.decision.enforced", decision.enforced));
-            self.list("bartizan.decision.codes", decision.reasons.iter().map(|r| r.code.as_str()));
-            self.list(
-                "bartizan.decision.reasons",
-                decision.reasons.iter().map(|r| r.message.as_str()),
-            );
-            self.list(
-                "bartizan.decision.obligations",
-                decision.obligations.iter().map(String::as_str),
-            );
-            self.text("bartizan.policy.revision", Some(&decision.policy));
-            self.text("bartizan.policy.engine", Some(&decision.engine));
+            self.decision(decision);
         }
         self.text("bartizan.outcome", last.outcome.as_deref());
         // The finding of the last record takes precedence over that of the first.
@@ -251,6 +261,7 @@ impl Attributes {
         if let Some(mitre) = &tagged.mitre {
             self.list("mitre.atlas", mitre.atlas.iter().map(String::as_str));
         }
+        self.text("bartizan.finding.strength", tagged.strength.as_deref());
         self.text("taxonomy.version", tagged.taxonomy.as_deref());
         if let Some(operation) = &first.operation {
             self.text("bartizan.operation.name", operation.name.as_deref());
@@ -266,10 +277,40 @@ impl Attributes {
         }
     }
 
+    /// Adds what was decided and why.
+    fn decision(&mut self, decision: &DecisionRecord) {
+        self.text("bartizan.decision.effect", Some(&decision.effect));
+        self.0.push(KeyValue::new("bartizan.decision.enforced", decision.enforced));
+        self.list("bartizan.decision.codes", decision.reasons.iter().map(|r| r.code.as_str()));
+        self.list("bartizan.decision.reasons", decision.reasons.iter().map(|r| r.message.as_str()));
+        self.list("bartizan.decision.obligations", decision.obligations.iter().map(String::as_str));
+        self.text("bartizan.policy.revision", Some(&decision.policy));
+        self.text("bartizan.policy.engine", Some(&decision.engine));
+    }
+
+    /// Adds who called, for a SERVER span.
+    fn sender(&mut self, first: &JournalRecord) {
+        self.text("bartizan.principal", first.principal.as_deref());
+        self.text("mcp.session.id", first.session.as_deref());
+        self.text("client.address", first.peer.as_deref());
+        if let Some(client) = &first.client {
+            self.text("bartizan.client.name", Some(&client.name));
+            self.text("bartizan.client.version", Some(&client.version));
+        }
+        if let Some(identity) = &first.identity {
+            self.text("bartizan.identity.issuer", Some(&identity.issuer));
+            self.text("bartizan.identity.subject", identity.subject.as_deref());
+            self.text("bartizan.identity.client_id", identity.client_id.as_deref());
+        }
+    }
+
     /// Adds method, target and protocol.
     fn call(&mut self, first: &JournalRecord, last: &JournalRecord) {
         self.text("mcp.method.name", first.method.as_deref());
         self.text("error.type", error_type(last));
+        // A class of failure or an HTTP status is none: JSON-RPC codes of errors are negative.
+        let code = last.error_type.as_deref().filter(|code| code.starts_with('-'));
+        self.text("rpc.response.status_code", code);
         self.text("bartizan.server", first.server.as_deref());
         self.text("bartizan.direction", first.direction.as_deref());
         if let Some(target) = &first.target {
