@@ -8,7 +8,8 @@ HTTP, on the pipe of `wrap`, and over both bridges between them.
 
 Clients with a time-out of their own that is over before the grant: which of them go on because of the
 progress that they get, and what becomes of the hold of those that do not. And clients of 2026-07-28
-that open pages, where `approvals.elicit` is set.
+that open pages, where `approvals.elicit` is set. And the Inspector, which waits as a task where
+`approvals.tasks` is set.
 """
 
 import contextlib
@@ -246,6 +247,27 @@ def opens(client: str, work: pathlib.Path) -> list[str]:
     return faults or passed_once(seen)
 
 
+def polls(work: pathlib.Path) -> list[str]:
+    """The Inspector, which declares the tasks extension, gets a task for its held call, and polls."""
+    wait, after = LONG
+    faults: list[str] = []
+    with over_http(work, {**settings(wait), "tasks": True}) as (target, desk):
+        granting = threading.Thread(target=grant_first, args=(desk, after, faults))
+        granting.start()
+        [step] = steps_of(play("inspector", "modern", scenario(work, "get_flag", 1), target, work))
+        granting.join()
+        [hold] = holds(desk, "all")
+        tail = [BARTIZAN, "audit", "tail", "--state", str(work / "state"), "--event", "notice"]
+        notices = subprocess.run(tail, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+    if step["exit"] or "search-v2" not in json.dumps(step["said"]):
+        faults.append(f"the call has not passed: {step}")
+    if hold["state"] != "spent":
+        faults.append(f"the hold is {hold['state']}")
+    if '"tasks/get"' not in notices:
+        faults.append("it has not polled")
+    return faults
+
+
 def wrong(check: Check) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="bartizan-holds-") as directory:
         work = pathlib.Path(directory)
@@ -275,6 +297,7 @@ def cases() -> Iterator[tuple[str, Check]]:
             yield name, partial(gives_up_as, client, era, reset, what)
     for client in ("typescript-2", "rmcp-3"):
         yield f"{client} opens the page of its held call", partial(opens, client)
+    yield "inspector waits as a task for its held call", polls
 
 
 def main() -> int:

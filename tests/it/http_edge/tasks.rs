@@ -593,6 +593,42 @@ async fn tasks_of_the_server_go_on_beside_ours() {
 }
 
 #[tokio::test]
+async fn the_extension_is_declared_where_held_calls_wait_as_tasks() {
+    let name = "io.modelcontextprotocol/tasks";
+    for (capabilities, expected) in [
+        ("{ }", json!({"extensions": {name: {}}})),
+        (r#"{"tools":{}}"#, json!({"tools": {}, "extensions": {name: {}}})),
+        (r#"{"extensions":{},"tools":{}}"#, json!({"tools": {}, "extensions": {name: {}}})),
+        (r#"{"extensions":{"x/y": {} }}"#, json!({"extensions": {"x/y": {}, name: {}}})),
+        (
+            r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#,
+            json!({"extensions": {name: {}}}),
+        ),
+    ] {
+        let result = format!(
+            r#"{{"resultType": "complete","supportedVersions":["2026-07-28"], "capabilities":{capabilities} }}"#
+        );
+        let own = result.clone();
+        let behind = Behind::start(move |_, received| {
+            let id = &asked(received)["id"];
+            super::rig::json(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{own}}}"#))
+        })
+        .await;
+        let discover = message(1, "server/discover", json!({}), &json!({}));
+        let headers = "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: server/discover\r\n";
+        let discover = post(headers, &discover.to_string());
+        let scene = Scene::before(&behind);
+        let told: Value = scene.rig.ask(&discover).await.text().parse().unwrap();
+        assert_eq!(told["result"]["capabilities"], expected, "{told}");
+        assert_eq!(told["result"]["supportedVersions"], json!(["2026-07-28"]));
+        let (plain, sink) = shared();
+        let plain = listener(&plain, &sink, &behind, |it| it);
+        let told = plain.ask(&discover).await;
+        assert!(told.text().contains(&result), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_task_on_a_pipe_is_made_beside_the_clients_own_calls() {
     let behind = obeying().await;
     let script = r#"while IFS= read -r line; do id=${line#*'"id":'}; id=${id%%[,\}]*}; printf '{"jsonrpc":"2.0","id":%s,"result":{"content":[],"resultType":"complete"}}\n' "$id"; done"#;

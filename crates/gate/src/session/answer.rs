@@ -29,6 +29,7 @@ use crate::wire::unseen;
 
 use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::expected::Declared;
+use super::own_tasks::announced;
 use super::question::{Question, wall_time};
 use super::redaction::redacted;
 use super::{Gate, InFlightCall, Session, sizes};
@@ -126,7 +127,7 @@ impl Session {
         let Some(result) = result else { return Ok(None) };
         match entry.method.and_then(|method| method.list) {
             Some(list) => self.filter_list(gate, (frame, result, list), entry, (record, also), now),
-            None => Ok(None),
+            None => Ok(announced(gate, frame, entry.method)),
         }
     }
 

@@ -16,8 +16,8 @@ use crate::question::task::{HeldRequest, OwnTask, OwnTaskState, PREFIX, TaskAct}
 use crate::wire::document::{Document, DocumentLimits, Value, write_string};
 use crate::wire::frame::{Frame, FrameLimits, Id, Sender, write_id};
 use crate::wire::headers::META_CLIENT_CAPABILITIES;
-use crate::wire::headers::{META_CLIENT_INFO, META_PROTOCOL_VERSION};
-use crate::wire::method::{Action, Subject};
+use crate::wire::headers::{META_CLIENT_INFO, META_PROTOCOL_VERSION, TASKS_EXTENSION};
+use crate::wire::method::{Action, Method, Subject};
 use crate::wire::protocol::Era;
 
 use super::client::ClientMessage;
@@ -121,6 +121,27 @@ impl Session {
         let unrecorded = Refusal::unrecorded(message.addressee());
         Some(Ok(Step::new(record, Act::Deliver(released)).if_unrecorded(unrecorded)))
     }
+}
+
+/// The answer to `server/discover` with the extension among the server's, if held calls wait as tasks
+/// here: clients take a task only from who has declared it (the tasks extension, "Capability
+/// Negotiation"). `None` if the answer stays as it is.
+pub(super) fn announced(
+    gate: &Gate,
+    frame: &Frame,
+    method: Option<&'static Method>,
+) -> Option<Bytes> {
+    let discovers = method.is_some_and(|it| it.action == Action::Discover);
+    gate.own_tasks().filter(|_| discovers && !gate.observes())?;
+    let capabilities = frame.result()?.get("capabilities")?;
+    let (place, added) = match capabilities.get("extensions") {
+        Some(extensions) if extensions.get(TASKS_EXTENSION).is_some() => return None,
+        Some(extensions) => (extensions, format!("\"{TASKS_EXTENSION}\":{{}}}}")),
+        None => (capabilities, format!("\"extensions\":{{\"{TASKS_EXTENSION}\":{{}}}}}}")),
+    };
+    let inside = place.raw().strip_suffix(b"}")?;
+    let comma: &[u8] = if place.is_empty() { b"" } else { b"," };
+    Some(frame.document().splice(&[(place.span(), [inside, comma, added.as_bytes()].concat())]))
 }
 
 fn acknowledged() -> Vec<u8> {
