@@ -138,17 +138,15 @@ impl HeldRequest<'_> {
         let mut becomes_task = self.becomes_task(holding, &call);
         let mut left = hold.apart();
         loop {
-            if let Some(declined) = self.session.hold_declined(&call) {
-                self.withdraw(&approvals, &left, &declined);
-                return self.end(&call, &HoldEnd::Cancelled);
-            }
             let mut asked = match self.ask(&approvals, &call, &left) {
                 Ok(asked) => asked,
                 Err(end) => return self.end(&call, &end),
             };
             // Its user should see the page now, and not when the wait is over.
             let page = self.opens_page(holding, &asked);
-            let ended = if page || becomes_task && asked.is_open() {
+            // A grant that is used is worth something to this attempt alone, so it waits on.
+            let at_once = becomes_task && grants.granted.is_empty();
+            let ended = if page || at_once && asked.is_open() {
                 Ended::Over
             } else {
                 self.wait(&mut asked.waiters, &call, deadline, &mut progress).await
@@ -273,8 +271,9 @@ impl HeldRequest<'_> {
         let made = aside::long(|| approvals.make_task(&task, now)).ok()?;
         let name = made.id.clone();
         let made = own_tasks::seen(made, holding.page.as_deref());
-        let outcome =
-            self.session.step(Some(call), |session, _, now| session.waits_as(call, &made, now));
+        let outcome = self
+            .session
+            .step(Some(call), |session, gate, now| session.waits_as(gate, call, &made, now));
         if !matches!(outcome, StepOutcome::Act(_)) {
             // Its client has cancelled the call meanwhile, or is not told of the task.
             own_tasks::cancel(self.shared, &name);
@@ -331,13 +330,18 @@ impl HeldRequest<'_> {
         self.until.map_or(end, |until| until.min(end))
     }
 
-    /// Asks for all `holds` of `call`, so that approvers see all of them at once.
+    /// Asks for all `holds` of `call`, so that approvers see all of them at once. If its client has
+    /// declined to open their page, they are over.
     fn ask<'h>(
         &'h self,
         approvals: &Arc<Approvals>,
         call: &CallId,
         holds: &[Hold],
     ) -> Result<Asked<'h>, HoldEnd> {
+        if let Some(declined) = self.session.hold_declined(call) {
+            self.withdraw(approvals, holds, &declined);
+            return Err(HoldEnd::Cancelled);
+        }
         let now = self.shared.now();
         let mut asked =
             Asked { request: self, call: Arc::clone(call), waiters: Vec::new(), over: false };

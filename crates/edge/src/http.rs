@@ -285,6 +285,11 @@ struct RouteState {
 }
 
 impl RouteState {
+    /// Whether we know who calls. With [`OAuth::Forward`] only the server checks the token.
+    fn checks_callers(&self) -> bool {
+        !matches!(self.oauth, Some(OAuth::Forward(_)))
+    }
+
     /// Removes challenges of the server that would send the client to an address of somebody else,
     /// and returns whether there was one. With [`OAuth::Forward`] the address of the metadata is
     /// replaced by ours later, so it may be any.

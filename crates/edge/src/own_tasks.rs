@@ -21,7 +21,8 @@ use bartizan_gate::session::{Gate, TaskEnd};
 /// What a held request may become.
 #[derive(Clone, Copy)]
 pub(crate) enum AsTask<'a> {
-    /// Nothing: its transport cannot make a call by itself.
+    /// Nothing: its transport cannot make a call by itself, or only the server checks who calls, and
+    /// it sees no poll.
     Never,
     /// A task, if its client takes one.
     Offered,

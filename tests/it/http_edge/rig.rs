@@ -12,7 +12,7 @@ use bartizan_edge::Shared;
 use bartizan_edge::clock::Clock;
 use bartizan_edge::http::{HttpConfig, Listener, Route};
 use bartizan_edge::upstream::{HttpUpstream, HttpUpstreamConfig, HttpUpstreamLimits, Upstream};
-use bartizan_gate::duty::decision::{Bound, HoldRule, Limit, Obligation};
+use bartizan_gate::duty::decision::{Bound, HoldRule, Limit, Obligation, Rate};
 use bartizan_gate::duty::redact::Redaction;
 use bartizan_gate::evidence::record::{AuditRecord, Event};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
@@ -141,6 +141,11 @@ pub(crate) fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Oblig
     }
     if name == "held-single" {
         return Some(vec![held("held"), Obligation::Limit(single())]);
+    }
+    if name == "held-once" {
+        let rate = Rate { count: 1, period: Duration::from_hours(1) };
+        let once = Limit { bound: Bound::Sliding(rate), ..single() };
+        return Some(vec![Obligation::Limit(once), held("held")]);
     }
     if name == "held-guarded" {
         let redaction = Redaction::Secrets;

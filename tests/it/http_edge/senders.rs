@@ -120,3 +120,25 @@ async fn a_refusal_at_the_door_says_where_the_request_was_sent_to() {
     assert_eq!(origin.http.as_deref().unwrap().origin.as_deref(), Some("null"));
     assert!(kept.iter().all(|record| record.peer.as_deref() == Some("127.0.0.1")));
 }
+
+#[tokio::test]
+async fn a_refusal_at_the_door_keeps_no_session_id_and_no_password() {
+    let behind = server().await;
+    let rig = Rig::start(behind.address);
+    let id = "0123456789abcdef".repeat(2);
+    let message = format!("/flags/sse/{id}");
+    for (from, to) in [
+        ("POST /flags", &*format!("POST {message}")),
+        ("POST /flags", "POST /flags;jsessionid=s3cr3t"),
+        ("Host: localhost", "Host: user:s3cr3t@localhost"),
+    ] {
+        let request = String::from_utf8(post("", &call(1, "get"))).unwrap().replacen(from, to, 1);
+        assert_ne!(rig.ask(request.as_bytes()).await.status, 200, "{to}");
+    }
+    let kept = rig.sink.kept();
+    let targets: Vec<_> = kept.iter().filter_map(|record| record.http.as_deref()).collect();
+    let [session, parameter, host] = &targets[..] else { panic!("{kept:?}") };
+    assert_eq!(&*session.path, "/flags/sse/***");
+    assert_eq!(&*parameter.path, "/flags;***");
+    assert_eq!(host.host.as_deref(), Some("***@localhost"));
+}

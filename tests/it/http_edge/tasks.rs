@@ -325,6 +325,16 @@ async fn a_call_that_two_rules_hold_is_made_when_both_are_granted() {
 }
 
 #[tokio::test]
+async fn a_call_that_waits_as_a_task_pays_its_limits_once() {
+    let behind = obeying().await;
+    let scene = Scene::before(&behind);
+    let (task, hold) = scene.held("held-once", json!({})).await;
+    scene.grant(&hold);
+    assert_eq!(scene.rig.ends(&task).await["result"]["status"], "completed");
+    assert_eq!(scene.rig.calls("held-once", json!({})).await["error"]["code"], -31001);
+}
+
+#[tokio::test]
 async fn a_task_outlives_a_restart_before_its_grant() {
     let behind = obeying().await;
     let store = Arc::new(MemoryStore::new());

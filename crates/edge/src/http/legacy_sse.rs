@@ -36,7 +36,7 @@ use crate::client::remote::{self, Challenge, Challenged, MessageSource};
 use crate::client::{Client, Input, MessageFraming, RemoteLimits};
 use crate::listed::listed;
 use crate::oauth::OAuth;
-use crate::own_tasks::AsTask;
+use crate::own_tasks::{self, AsTask};
 use crate::registry::{SessionRegistry, mint};
 use crate::session::StepOutcome;
 use crate::{ServerEvent, sse};
@@ -44,6 +44,7 @@ use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
 use bartizan_gate::memory::Charge;
 use bartizan_gate::question::access::Principal;
+use bartizan_gate::question::task::TaskAct;
 use bartizan_gate::session::{Arrival, DoorRefusal, ErrorAnswer, Gate, Session, UpstreamFailure};
 
 /// Events queued for one agent; when the queue is full, the server's side waits.
@@ -119,6 +120,11 @@ pub(super) enum LegacyTarget {
     Messages(Arc<RouteState>, Box<str>),
 }
 
+/// Whether `segment` of a path has the form of a session id.
+pub(super) fn is_session_id(segment: &str) -> bool {
+    segment.len() == ID_LEN && segment.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The stream or message path of this transport that `uri` names, if any. A query is not allowed,
 /// as on every path.
 pub(super) fn find(inner: &ListenerState, uri: &Uri) -> Option<LegacyTarget> {
@@ -127,8 +133,7 @@ pub(super) fn find(inner: &ListenerState, uri: &Uri) -> Option<LegacyTarget> {
         return Some(LegacyTarget::Stream(Arc::clone(route)));
     }
     let (path, id) = path.rsplit_once('/')?;
-    let minted =
-        id.len() == ID_LEN && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let minted = is_session_id(id);
     let path = if path.is_empty() { "/" } else { path };
     let route = inner.legacy.get(path).filter(|_| minted)?;
     Some(LegacyTarget::Messages(Arc::clone(route), id.into()))
@@ -380,9 +385,13 @@ async fn accept_message(
                 }
             }
         }
-        StepOutcome::Act(Act::Deliver(released)) | StepOutcome::Refused(Some(released)) => {
+        StepOutcome::Act(Act::Deliver(mut released)) | StepOutcome::Refused(Some(mut released)) => {
             if released.id().is_none() {
                 return Ok(reply::own(&released));
+            }
+            // A task can be cancelled from here. Its call is made where it was asked for: over HTTP.
+            if let Some(TaskAct::Cancel { name }) = released.take_task() {
+                own_tasks::cancel(&client.shared, &name);
             }
             client.deliver(released).await;
         }

@@ -347,7 +347,8 @@ impl Received {
                     early.tell(told);
                 }
             };
-            let as_task = self.making.as_deref().map_or(AsTask::Offered, AsTask::Made);
+            let offered = if self.route.checks_callers() { AsTask::Offered } else { AsTask::Never };
+            let as_task = self.making.as_deref().map_or(offered, AsTask::Made);
             let request = HeldRequest { shared, session, arrival, until, tell: &tell, as_task };
             let settled = request.settle(hold).await;
             self.spent = settled.1;

@@ -1,6 +1,7 @@
 //! Rejected HTTP requests: those refused before their body was a message. The rejection is recorded
 //! by the gate before it is sent.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ::http::header::{HOST, ORIGIN};
@@ -9,6 +10,7 @@ use ::http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 
 use super::RouteState;
 use super::connection_state::ConnectionState;
+use super::legacy_sse;
 use super::reply::{self, ReplyBody};
 use crate::Shared;
 use bartizan_gate::evidence::step::{Act, Unrecorded};
@@ -47,15 +49,39 @@ impl RequestTarget {
 
     fn facts(&self) -> HttpFacts {
         let header = |value: &Option<HeaderValue>| {
-            value.as_ref().map(|value| (&*String::from_utf8_lossy(value.as_bytes())).into())
+            value.as_ref().map(|value| {
+                let text = String::from_utf8_lossy(value.as_bytes());
+                plain_host(&text).into()
+            })
         };
-        let authority = self.uri.authority().map(|authority| authority.as_str().into());
+        let authority = self.uri.authority().map(|authority| plain_host(authority.as_str()).into());
         HttpFacts {
             method: self.method.as_str().into(),
             host: header(&self.host).or(authority),
-            path: self.uri.path().into(),
+            path: self.path().into(),
             origin: header(&self.origin),
         }
+    }
+
+    /// The path, without parameters and without the session id in a message path of HTTP+SSE.
+    fn path(&self) -> String {
+        let path = self.uri.path();
+        let (plain, parameters) = path.split_once(';').unwrap_or((path, ""));
+        let (before, last) = plain.rsplit_once('/').unwrap_or(("", plain));
+        let kept = if legacy_sse::is_session_id(last) {
+            format!("{before}/***")
+        } else {
+            plain.to_owned()
+        };
+        if parameters.is_empty() { kept } else { format!("{kept};***") }
+    }
+}
+
+/// `host` without user information.
+fn plain_host(host: &str) -> Cow<'_, str> {
+    match host.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}").into(),
+        None => host.into(),
     }
 }
 

@@ -104,7 +104,7 @@ fn code(state: &OwnTaskState) -> Option<i64> {
 pub(crate) fn text(state: &OwnTaskState) -> &'static str {
     match state {
         OwnTaskState::Waiting => "Waiting for a person's approval",
-        OwnTaskState::Ready(_) => "Approved; the call is made now",
+        OwnTaskState::Ready(_) => "Approved; the call is to be made",
         OwnTaskState::Running => "Approved; the call is being made",
         OwnTaskState::Completed(_) => "Approved, and answered",
         OwnTaskState::Failed(_) => "Approved, and failed",

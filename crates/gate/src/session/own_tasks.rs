@@ -75,10 +75,17 @@ impl Session {
         self.held.iter().any(|held| held.facts.call == *call && held.takes_task)
     }
 
-    /// Answers a held request with a task, which is kept already. The act is `Deliver`. `None` if the
-    /// request no longer waits.
-    pub fn waits_as(&mut self, call: &CallId, task: &OwnTask, now: Now) -> Option<Step> {
+    /// Answers a held request with a task, which is kept already. The act is `Deliver`. What the
+    /// request has paid is left to the call that a poll makes. `None` if it no longer waits.
+    pub fn waits_as(
+        &mut self,
+        gate: &Gate,
+        call: &CallId,
+        task: &OwnTask,
+        now: Now,
+    ) -> Option<Step> {
         let held = self.take_held(call)?;
+        gate.payments.put(held.payment.clone());
         let mut record = self.held_record(Event::Denial, &held, HoldEnd::PENDING, now);
         record.note = Some("its client polls for it".into());
         let unrecorded = Refusal::unrecorded(self.addressee(Some(&held.id), call));

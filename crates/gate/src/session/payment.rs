@@ -118,9 +118,10 @@ impl Payments {
         self.put(payment.clone());
     }
 
-    /// Puts back what was taken and not used.
+    /// Keeps a payment for the next call with the same hold. One of nothing is not kept: calls without
+    /// limits would push out what others have paid.
     pub(super) fn put(&self, payment: Payment) {
-        if payment.bytes() > LIMITS_BYTES_MAX {
+        if payment.limits.is_empty() || payment.bytes() > LIMITS_BYTES_MAX {
             return;
         }
         let mut payments = lock(&self.0);
