@@ -92,6 +92,8 @@ pub struct Ledger {
     cancelled: BTreeSet<Box<str>>,
     /// What was over when the store removed it.
     over: Over,
+    /// The store has gone back, and it is not written yet that all that was open is over.
+    all_over: bool,
 }
 
 impl Ledger {
@@ -118,6 +120,7 @@ impl Ledger {
             tasks: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             over: Over::default(),
+            all_over: false,
         }
     }
 
@@ -140,7 +143,7 @@ impl Ledger {
             for (key, until_ms) in old.usable().filter(|(key, _)| !kept.contains(key)) {
                 over.add(key, until_ms);
             }
-            (self.cancelled, self.over) = (old.cancelled, over);
+            (self.cancelled, self.over, self.all_over) = (old.cancelled, over, old.all_over);
         }
         for (record, version) in delta.records {
             self.put(record, version);
@@ -201,11 +204,17 @@ impl Ledger {
             hold.state
         } else if self.cancelled.contains(&hold.asked.id) {
             HoldState::Cancelled
-        } else if at_ms >= hold.asked.expires_ms {
+        } else if self.all_over || at_ms >= hold.asked.expires_ms {
             HoldState::Expired
         } else {
             hold.state
         }
+    }
+
+    /// Whether all that is open in the store is over, although that is not written yet: the store has
+    /// gone back to what it was before.
+    pub fn set_all_over(&mut self, all_over: bool) {
+        self.all_over = all_over;
     }
 
     /// The call of the hold `id` is cancelled, although the store did not take that: nothing can

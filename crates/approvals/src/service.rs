@@ -611,6 +611,7 @@ impl Approvals {
         writer.in_doubt = !done;
         if done {
             writer.gone_back = false;
+            lock(&self.inner).ledger.set_all_over(false);
             self.losses.send_modify(|number| *number = number.wrapping_add(1));
         }
         Ok(done)
@@ -638,13 +639,15 @@ impl Approvals {
         let gone_back = inner.ledger.take(delta, now);
         // A store that says so itself says it until somebody has ended all.
         writer.gone_back |= gone_back && !rolled_back;
+        let all_over = rolled_back || writer.gone_back;
+        inner.ledger.set_all_over(all_over);
         inner.recovered();
         drop(inner);
         writer.in_doubt = false;
         if news {
             self.tell(None);
         }
-        Ok(rolled_back || writer.gone_back)
+        Ok(all_over)
     }
 
     fn failed(&self, error: StoreError) {

@@ -635,6 +635,7 @@ fn what_was_put_back_is_over_although_the_store_is_away_when_it_is_noticed() {
     // It is read, and what follows from it cannot be written.
     store.take_no_writes(true);
     assert_eq!(approvals.ask(&call(1), hand.now()).unwrap_err(), NoHold::Unavailable);
+    assert_eq!(approvals.get(&id).unwrap().state, HoldState::Expired, "nobody sees it as granted");
     store.take_no_writes(false);
     let again = approvals.ask(&call(1), hand.now()).unwrap();
     assert_ne!(again.id().to_string(), id);

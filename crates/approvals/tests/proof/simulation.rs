@@ -446,6 +446,10 @@ impl World {
         } else if self.shelf.put_back(&mut self.random) {
             self.oracle.put_back();
         }
+        // Who notices first may be unable to write what follows.
+        if self.random.chance(30) {
+            self.fail();
+        }
     }
 
     /// Every replica reads until none of them has written; whether it came to that.
