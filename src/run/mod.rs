@@ -15,6 +15,8 @@ mod webhooks;
 mod replicas;
 mod approvals;
 mod overview;
+mod metering;
+mod process;
 pub mod policies;
 mod terminate;
 pub(crate) mod confinement;
@@ -38,12 +40,14 @@ use tokio_util::task::TaskTracker;
 
 use self::keeping::Keeper;
 use self::limit_log::LimitLog;
+use self::metering::Metering;
 use self::policies::Current;
 use crate::config::{Config, Front};
 use crate::confine::support;
+use crate::policy::Ready;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{self, OtlpConfig};
+use bartizan_audit::otlp::{self, OtlpConfig, Progress};
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::client::ExitReason;
@@ -135,11 +139,13 @@ pub struct Running {
 struct Export {
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// How far each has come, by its name in metrics.
+    progress: Vec<(&'static str, Arc<Progress>)>,
 }
 
 impl Export {
     fn start(config: &Config, current: &Current, journal: &Journal) -> Result<Self, StartError> {
-        let export = Self::default();
+        let mut export = Self::default();
         if let Some(logs) = &config.audit.decision_logs {
             let logs = DecisionLogs {
                 service: services::open("audit.decision_logs", &logs.remote)?,
@@ -149,7 +155,8 @@ impl Export {
                 linger: LOGS_LINGER,
             };
             let stop = export.stop.clone();
-            decisions::start(logs, current.masker(), journal, &export.tasks, stop);
+            let progress = decisions::start(logs, current.masker(), journal, &export.tasks, stop);
+            export.progress.push(("decision_logs", progress));
         }
         if let Some(otlp) = &config.otlp {
             let collector = services::open("otlp", &otlp.remote)?;
@@ -161,7 +168,8 @@ impl Export {
                 value.set_sensitive(true);
                 settings.headers.append(name, value);
             }
-            otlp::start(settings, journal, &export.tasks, export.stop.clone());
+            let progress = otlp::start(settings, journal, &export.tasks, export.stop.clone());
+            export.progress.push(("otlp", progress));
         }
         Ok(export)
     }
@@ -233,18 +241,17 @@ async fn build(
     confinement::record_lacking(config, launching.support, journal, clock.now());
     let prover = policies::prover(options.prover);
     let origin = policies::PolicyOrigin::new(config, prover, policies::workers())?;
-    let ready = policies::first(&origin, journal, clock).await?;
-    let pdp: Arc<dyn Pdp> = match &ready {
-        Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
-        None => Arc::new(NoPolicy),
-    };
+    let current = Current::default();
+    let metrics = metering::metrics(&protected, &current, boot);
+    let interval = config.audit.repeat_interval;
+    let keeper = Arc::new(Keeper::new(journal, &readiness, interval, &metrics, clock));
+    let ready = policies::first(&origin, &*keeper, clock).await?;
     let replicas = replicas::Replicas::open(config)?;
     let holding = approvals::open(config, replicas.as_ref(), clock)?;
-    let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
+    let gate = Gate::new(config.gate(boot.into(), state.digest_key), deciding(ready.as_ref()));
     let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
     let (gate, limit_log) = LimitLog::attach(&config.state, gate, clock.now())?;
     let gate = Arc::new(replicas::Replicas::joined(replicas.as_ref(), gate));
-    let keeper = Arc::new(Keeper::new(journal, &readiness, config.audit.repeat_interval));
     let shared = Shared {
         gate,
         sink: Arc::<Keeper>::clone(&keeper),
@@ -258,12 +265,13 @@ async fn build(
     replicas::tend(replicas.as_ref(), &shared, &readiness);
     tell_of_policy(&readiness, ready.is_some());
     let reload = Arc::new(Notify::new());
-    let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
     let overview = overview::of(config, &protected, journal);
     let answering = approvals::answering(config, &shared, overview)?;
-    let edges = edges::Edges { sockets, launching: &launching, answering };
+    let facts = metering::Facts::new(config, &shared, &readiness, journal, &export.progress);
+    let metering = Metering::start(metrics, facts, &shared);
+    let edges = edges::Edges { sockets, launching: &launching, answering, metering: &metering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
         let config = Arc::new(config.clone());
@@ -282,6 +290,14 @@ async fn build(
         export,
         drain: config.limits.drain,
     })
+}
+
+/// What decides at the start.
+fn deciding(ready: Option<&Ready>) -> Arc<dyn Pdp> {
+    match ready {
+        Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
+        None => Arc::new(NoPolicy),
+    }
 }
 
 /// Logs what is allowed in `config` and probably not meant.

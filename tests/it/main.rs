@@ -38,6 +38,7 @@ mod limits_http;
 mod lock;
 mod memory;
 mod meta_tools;
+mod metrics;
 mod oauth;
 mod opa_builtins;
 mod opa_meaning;

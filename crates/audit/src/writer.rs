@@ -209,6 +209,11 @@ impl Writer {
         }
     }
 
+    /// Calls without all of their outcomes.
+    pub(super) fn open_calls(&self) -> usize {
+        self.open.len()
+    }
+
     /// Sequence number of the last record; 0 before the first.
     pub(super) fn last_seq(&self) -> u64 {
         self.next_seq.saturating_sub(1)

@@ -40,7 +40,7 @@ use super::text_of;
 use crate::json_schema::refusals;
 
 /// The cells of all rows of all tables in `text` whose header row is `header`.
-pub(super) fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
+pub(crate) fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let mut inside = false;
     for line in text.lines() {
@@ -59,7 +59,7 @@ pub(super) fn rows(text: &str, header: &str) -> Vec<Vec<String>> {
 }
 
 /// The texts in backticks.
-pub(super) fn quoted(cell: &str) -> Vec<&str> {
+pub(crate) fn quoted(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
@@ -536,7 +536,7 @@ impl World {
 }
 
 /// Fields that the journal adds, and those of the record itself.
-fn record_fields() -> [BTreeSet<String>; 2] {
+pub(crate) fn record_fields() -> [BTreeSet<String>; 2] {
     let text = text_of("docs/audit.md");
     let (first, second) = text.split_once("What the record says:").unwrap();
     [names(first, "| Field | Holds |"), names(second, "| Field | Holds |")]
