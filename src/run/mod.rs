@@ -7,6 +7,7 @@
 
 mod state;
 mod background;
+mod checkpoints;
 mod keeping;
 mod limit_log;
 pub mod diagnostics;
@@ -38,6 +39,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::checkpoints::Checkpoints;
 use self::keeping::Keeper;
 use self::limit_log::LimitLog;
 use self::metering::Metering;
@@ -125,6 +127,7 @@ pub struct Running {
     shared: Shared,
     keeper: Arc<Keeper>,
     limit_log: Arc<LimitLog>,
+    checkpoints: Checkpoints,
     journal: Arc<Journal>,
     protected: Vec<Arc<Protected>>,
     serving: Serving,
@@ -231,8 +234,7 @@ async fn build(
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
     warn_of(config);
-    let readiness = Readiness::new();
-    readiness.ready(Component::Journal);
+    let (readiness, checkpoints) = signed(config, journal)?;
     let protected = edges::protected(config)?;
     // Bind before the proof of the policy, so that a port in use is reported at once; serve after
     // it.
@@ -261,6 +263,7 @@ async fn build(
         holding,
     };
     keeper.tend(&shared);
+    checkpoints.tend(&shared, &readiness);
     limit_log.tend(&shared);
     replicas::tend(replicas.as_ref(), &shared, &readiness);
     tell_of_policy(&readiness, ready.is_some());
@@ -283,6 +286,7 @@ async fn build(
         shared,
         keeper,
         limit_log,
+        checkpoints,
         journal: Arc::clone(journal),
         protected,
         serving,
@@ -298,6 +302,15 @@ fn deciding(ready: Option<&Ready>) -> Arc<dyn Pdp> {
         Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
         None => Arc::new(NoPolicy),
     }
+}
+
+/// Says that the journal is ready, and opens what signs it.
+fn signed(config: &Config, journal: &Arc<Journal>) -> Result<(Readiness, Checkpoints), StartError> {
+    let readiness = Readiness::new();
+    readiness.ready(Component::Journal);
+    let settings = &config.audit.checkpoints;
+    let checkpoints = Checkpoints::open(settings, &config.state, journal, &readiness)?;
+    Ok((readiness, checkpoints))
 }
 
 /// Logs what is allowed in `config` and probably not meant.
@@ -376,7 +389,9 @@ impl Running {
     /// Stops: accepts no new calls, lets calls in progress end within the drain time, then closes
     /// the journal.
     pub async fn stop(self) {
-        let Self { shared, keeper, limit_log, journal, serving, export, drain, .. } = self;
+        let Self {
+            shared, keeper, limit_log, checkpoints, journal, serving, export, drain, ..
+        } = self;
         shared.closing.cancel();
         shared.tasks.close();
         let drained = async {
@@ -390,9 +405,11 @@ impl Running {
         }
         limit_log.flush(&shared.gate, shared.clock.uptime());
         keeper.record_counts(shared.now(), true);
+        checkpoints.close(shared.now()).await;
         if let Err(unkept) = journal.close(shared.now()) {
             tracing::error!(cause = %unkept.cause, "the journal was not closed in order");
         }
+        checkpoints.seal().await;
         export.finish().await;
     }
 }

@@ -46,6 +46,7 @@ mod otlp;
 mod overview;
 mod packs;
 mod policies;
+mod proof;
 mod readme;
 mod records;
 mod redaction;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 
+use super::checkpoint::CheckpointMember;
 use super::encode::Encoder;
 use super::recover::{self, JournalError, Recovery, at};
 use super::segment::{self, SegmentDirectory, Store};
@@ -123,6 +124,24 @@ impl Journal {
     /// Records can still not be written.
     pub fn mend(&self, now: Now) -> Result<(), Unkept> {
         self.write(|writer| writer.mend(now))
+    }
+
+    /// Records `checkpoint`, and returns the sequence number of its record.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub(super) fn checkpoint(
+        &self,
+        checkpoint: &CheckpointMember,
+        now: Now,
+    ) -> Result<u64, Unkept> {
+        let mut seq = 0;
+        self.write(|writer| {
+            seq = writer.keep_checkpoint(checkpoint, now)?;
+            Ok(seq)
+        })?;
+        Ok(seq)
     }
 
     /// The journal's directory.

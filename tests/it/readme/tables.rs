@@ -103,6 +103,7 @@ fn every_key_is_documented_and_no_other() {
         ("principal: {zzzzzzzzzzzzzzzzzzzz: 1}", "principal."),
         ("limits: {zzzzzzzzzzzzzzzzzzzz: 1}", "limits."),
         ("audit: {zzzzzzzzzzzzzzzzzzzz: 1}", "audit."),
+        ("audit: {checkpoints: {zzzzzzzzzzzzzzzzzzzz: 1}}", "audit.checkpoints."),
         ("audit: {decision_logs: {zzzzzzzzzzzzzzzzzzzz: 1}}", "audit.decision_logs."),
         (
             "audit: {decision_logs: {credentials: {zzzzzzzzzzzzzzzzzzzz: 1}}}",
@@ -140,7 +141,7 @@ fn every_key_is_documented_and_no_other() {
         .filter(|key| documented.iter().any(|inner| inner.starts_with(&format!("{key}."))))
         .cloned()
         .collect();
-    assert_eq!(sections.len(), 23, "{sections:?}");
+    assert_eq!(sections.len(), 24, "{sections:?}");
     read.retain(|key| !sections.contains(key));
     assert!(read.len() > 50, "{read:?}");
     assert_eq!(documented, read);
@@ -234,6 +235,8 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     } else if let Some(name) = key.strip_prefix("policy.bundle.signing.") {
         let keys = "keys: {k: {algorithm: HS256, secret: s}}";
         rest = format!("policy: {{bundle: {{path: b, signing: {{{keys}, {}}}}}}}", written(name));
+    } else if let Some(name) = key.strip_prefix("audit.checkpoints.") {
+        rest = format!("audit: {{checkpoints: {{{}}}}}", written(name));
     } else if let Some(name) = key.strip_prefix("audit.decision_logs.") {
         let url = if name == "url" { "" } else { "url: 'https://h', " };
         rest = format!("audit: {{decision_logs: {{{url}{}}}}}", written(name));
@@ -726,6 +729,7 @@ fn events_and_outcomes_are_documented() {
         E::Recovery,
         E::Gap,
         E::Rotation,
+        E::Checkpoint,
     ];
     // Fails to build when a variant is added: list it above, and in the document.
     for event in events {
@@ -746,7 +750,8 @@ fn events_and_outcomes_are_documented() {
             | E::Webhook
             | E::Recovery
             | E::Gap
-            | E::Rotation => {}
+            | E::Rotation
+            | E::Checkpoint => {}
         }
     }
     assert_eq!(names(&text, "| Event | About |"), serialized(events));
