@@ -2,6 +2,8 @@
 //!
 //! Reads the files of a state directory. A running firewall is neither needed nor disturbed.
 
+mod verify;
+
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
@@ -16,8 +18,10 @@ use bartizan_audit::filter::Filter;
 use bartizan_audit::journal_directory;
 use bartizan_audit::pretty::{self, Colour};
 use bartizan_audit::tail::{JournalReader, ReadError};
-use bartizan_audit::verify::{Extent, JournalSummary, VerifyError, verify};
+use bartizan_audit::verify::VerifyError;
 use bartizan_edge::clock::Clock;
+
+pub use verify::{KeyArgs, ProveArgs, VerifyArgs, check, inclusion, key};
 
 /// How often `--follow` checks for new records.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
@@ -44,10 +48,26 @@ enum AuditCommand {
     Tail(Box<TailArgs>),
     /// Verify the journal, or name the first record that is wrong
     ///
-    /// Exit code 1 if the journal does not verify. Compare the printed head with a copy that is
-    /// kept elsewhere: a hash chain alone does not show that records were removed from the end.
-    #[command(after_help = "Example:\n  bartizan audit verify --state /var/lib/bartizan")]
-    Verify(VerifyArgs),
+    /// Exit code 1 if the journal does not verify. Neither hash chain nor checkpoints show that
+    /// records were removed from the end: keep a head or a checkpoint elsewhere, and give it with
+    /// `--head` or `--checkpoint`.
+    #[command(after_help = "Examples:\n  \
+        bartizan audit verify --state /var/lib/bartizan --key checkpoint.pub\n  \
+        bartizan audit verify --file journal.ndjson.gz --key checkpoint.pub --checkpoint saved")]
+    Verify(Box<VerifyArgs>),
+    /// Prove that one record is in the journal, to somebody who may not see the others
+    ///
+    /// Prints the record, the hashes beside its way to the root of the tree, and the signed
+    /// checkpoint (C2SP tlog-proof). `audit verify --proof` checks it.
+    #[command(after_help = "Example:\n  \
+        bartizan audit prove 4711 --state /var/lib/bartizan > 4711.tlog-proof")]
+    Prove(ProveArgs),
+    /// Print the public key that verifies the checkpoints
+    ///
+    /// Keep it where nobody who can write the state directory can change it.
+    #[command(after_help = "Example:\n  \
+        bartizan audit key --state /var/lib/bartizan > checkpoint.pub")]
+    Key(KeyArgs),
 }
 
 /// Arguments of `audit tail`.
@@ -109,17 +129,6 @@ pub struct TailArgs {
     pub json: bool,
 }
 
-/// Arguments of `audit verify`.
-#[derive(Debug, Args)]
-pub struct VerifyArgs {
-    /// The state directory of the configuration.
-    #[arg(long, value_name = "DIR")]
-    pub state: PathBuf,
-    /// Start with the oldest segment that is present: older ones were archived elsewhere.
-    #[arg(long)]
-    pub remainder: bool,
-}
-
 /// The value of `--since`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
@@ -160,6 +169,8 @@ pub enum AuditError {
     },
     /// The journal does not verify.
     Verify(VerifyError),
+    /// What was given cannot be used, or proves nothing.
+    Argument(String),
     /// The output cannot be written.
     Output(io::Error),
 }
@@ -170,6 +181,7 @@ impl std::fmt::Display for AuditError {
             Self::Read(error) => error.fmt(f),
             Self::Unreadable { seq, cause } => write!(f, "record {seq} cannot be read: {cause}"),
             Self::Verify(error) => error.fmt(f),
+            Self::Argument(what) => f.write_str(what),
             Self::Output(error) => write!(f, "cannot print: {error}"),
         }
     }
@@ -189,7 +201,9 @@ pub fn run(args: &AuditArgs) -> ExitCode {
             };
             end(&tail(args, form, now, wait, &mut BufWriter::new(out.lock())))
         }
-        AuditCommand::Verify(args) => end(&prove(args, &mut io::stdout().lock())),
+        AuditCommand::Verify(args) => end(&check(args, &mut io::stdout().lock())),
+        AuditCommand::Prove(args) => end(&inclusion(args, &mut io::stdout().lock())),
+        AuditCommand::Key(args) => end(&key(args, &mut io::stdout().lock())),
     }
 }
 
@@ -302,38 +316,6 @@ fn filter(args: &TailArgs, now: SystemTime) -> Filter {
         call: args.call.clone(),
         since,
     }
-}
-
-/// Verifies the journal and prints a summary to `out`.
-///
-/// # Errors
-///
-/// The journal does not verify, or the summary cannot be printed.
-pub fn prove(args: &VerifyArgs, out: &mut dyn Write) -> Result<(), AuditError> {
-    let extent = if args.remainder { Extent::Remainder } else { Extent::Whole };
-    let summary = verify(&journal_directory(&args.state), extent).map_err(AuditError::Verify)?;
-    print_summary(&summary, out).map_err(AuditError::Output)
-}
-
-fn print_summary(summary: &JournalSummary, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(
-        out,
-        "whole: records {} to {} in {} segments",
-        summary.first_seq, summary.last_seq, summary.segments
-    )?;
-    writeln!(
-        out,
-        "       {} intents, {} outcomes, {} denials, {} starts, {} recoveries, {} gaps",
-        summary.intents,
-        summary.outcomes,
-        summary.denials,
-        summary.starts,
-        summary.recoveries,
-        summary.gaps
-    )?;
-    let end = if summary.stopped { "ended in order" } else { "goes on, or did not end in order" };
-    writeln!(out, "       the last run {end}; {} calls await their outcome", summary.open.len())?;
-    writeln!(out, "head:  {}", summary.head)
 }
 
 #[cfg(test)]

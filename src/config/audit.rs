@@ -1,15 +1,19 @@
 //! `audit` and `otlp`: the journal, and where decisions and spans are sent.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::http::HeaderName;
 
-use super::form::{bytes, flag, texts_by_name, time, url, word};
+use super::context::Context;
+use super::form::{bytes, count, existing, flag, list, name, text, texts_by_name, time, url, word};
 use super::headers::headers;
+use super::problem::{Wrong, wrong};
 use super::remote::{RemoteConfig, RemoteKeys};
 use super::secret::Secret;
-use super::section::{Section, section};
+use super::section::{Section, defaulted, section};
+use bartizan_audit::note::{KEY_NAME_BYTES_MAX, PublicKey};
 use bartizan_gate::duty::pdp::Inputs;
 
 /// The journal.
@@ -24,8 +28,25 @@ pub struct AuditConfig {
     pub bytes: u64,
     /// What records keep of the policy's input (`inputs`).
     pub inputs: Inputs,
+    /// How the journal is signed (`checkpoints`).
+    pub checkpoints: CheckpointsConfig,
     /// Where decisions are sent, if anywhere (`decision_logs`).
     pub decision_logs: Option<DecisionLogsConfig>,
+}
+
+/// How the journal is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointsConfig {
+    /// The private key (`key`); absent: one in the state directory.
+    pub key: Option<PathBuf>,
+    /// The name of log and key (`name`); absent: one made of the public key.
+    pub name: Option<Box<str>>,
+    /// Number of records after which a checkpoint is made (`records`).
+    pub records: u64,
+    /// Time after which one is made if there are any new records (`interval`).
+    pub interval: Duration,
+    /// Public keys of earlier checkpoints (`former_keys`).
+    pub former_keys: Vec<PublicKey>,
 }
 
 /// A service that takes OPA's decision logs.
@@ -75,6 +96,14 @@ impl AuditConfig {
                      too, but those whose names are of secrets. See [audit.md](audit.md#inputs).",
                 )
                 .or(Inputs::None),
+            checkpoints: s
+                .key(
+                    "checkpoints",
+                    defaulted(CheckpointsConfig::read),
+                    "How the journal is signed. See [audit.md](audit.md#checkpoints).",
+                )
+                .or_empty()
+                .unwrap_or_default(),
             decision_logs: s
                 .key(
                     "decision_logs",
@@ -99,6 +128,75 @@ fn repeats(s: &mut Section<'_>) -> Option<Duration> {
     let each =
         s.key("each_refusal", flag(), "Records each refusal, however many there are.").or(false);
     (!each).then_some(interval)
+}
+
+const RECORDS: u64 = 1000;
+const INTERVAL: Duration = Duration::from_secs(10);
+
+impl Default for CheckpointsConfig {
+    fn default() -> Self {
+        let (records, interval) = (RECORDS, INTERVAL);
+        Self { key: None, name: None, records, interval, former_keys: Vec::new() }
+    }
+}
+
+impl CheckpointsConfig {
+    fn read(s: &mut Section<'_>) -> Self {
+        Self {
+            key: s
+                .key(
+                    "key",
+                    existing(),
+                    "PEM file of the private key of Ed25519 (PKCS #8) that signs. Without it one is \
+                     made in the state directory.",
+                )
+                .optional("none"),
+            name: s
+                .key(
+                    "name",
+                    name(KEY_NAME_BYTES_MAX).try_map(key_name),
+                    "Name of the log and of its key in checkpoints, like `flags.example.com/audit`; no \
+                     two journals should have one name. Without it, `bartizan/` and the first digits \
+                     of the public key's SHA-256.",
+                )
+                .optional("none"),
+            records: s
+                .key(
+                    "records",
+                    count(1..=1_000_000),
+                    "Number of new records after which a checkpoint is made.",
+                )
+                .or(RECORDS),
+            interval: s
+                .key(
+                    "interval",
+                    time(Duration::from_millis(100)..=Duration::from_hours(1)),
+                    "Time after which one is made if there are any new records.",
+                )
+                .or(INTERVAL),
+            former_keys: s
+                .key(
+                    "former_keys",
+                    list(text().try_map(|text, _| {
+                        text.parse().or_else(|_| wrong("is not a public key", FORMER_KEY_HINT))
+                    })),
+                    "Public keys, as `audit key` prints them, that have signed checkpoints before \
+                     the present key.",
+                )
+                .optional("none")
+                .unwrap_or_default(),
+        }
+    }
+}
+
+const FORMER_KEY_HINT: &str = "write what `bartizan audit key` printed, `<name>+<id>+<base64>`";
+
+/// A name that a key of a signed note can have.
+fn key_name(name: Box<str>, _: &Context<'_>) -> Result<Box<str>, Wrong> {
+    if name.contains(|c: char| c.is_whitespace() || c == '+') {
+        return wrong("has a space or `+` in it", "write a name like `flags.example.com/audit`");
+    }
+    Ok(name)
 }
 
 impl DecisionLogsConfig {

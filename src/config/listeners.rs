@@ -54,7 +54,7 @@ impl Front {
             .key(
                 "admin",
                 address(ADMIN),
-                "The address for operators: `/livez` and `/readyz`, and for approvers. It must not be \
+                "The address for operators: `/livez`, `/readyz` and `/metrics`, and for approvers. It must not be \
                  `listen`.",
             )
             .or_if_absent(ADMIN);

@@ -54,7 +54,7 @@ mod wrap;
 mod part;
 
 pub use approvals::{ApprovalsConfig, ApproverConfig};
-pub use audit::{AuditConfig, DecisionLogsConfig, OtlpConfig};
+pub use audit::{AuditConfig, CheckpointsConfig, DecisionLogsConfig, OtlpConfig};
 pub use bundle::{
     BundleConfig, BundleServiceConfig, BundleSource, KeyConfig, KeyMaterial, PollingConfig,
     SigningConfig,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::metering::Metering;
 use super::{Serving, StartError, confinement, terminate};
 use crate::config::{self, Config, Front, HttpTransport, OAuthMode, PackRef, ServerConfig};
 use crate::confine::Support;
@@ -118,6 +119,8 @@ pub(super) struct Edges<'a> {
     pub(super) launching: &'a Launching,
     /// What approvers reach, if there are any.
     pub(super) answering: Option<ApprovalsApi>,
+    /// What is counted and measured.
+    pub(super) metering: &'a Arc<Metering>,
 }
 
 /// Starts the listeners, or prepares to serve the client at standard input and output.
@@ -132,9 +135,10 @@ pub(super) fn serve(
     shared: &Shared,
     readiness: &Readiness,
 ) -> Result<Serving, StartError> {
-    let Edges { sockets, launching, answering } = edges;
+    let Edges { sockets, launching, answering, metering } = edges;
     let principal = Arc::new(config.principal.clone());
-    let operators = sockets.operators.map(|tcp| operators(tcp, answering, shared, readiness));
+    let operators =
+        sockets.operators.map(|tcp| operators(tcp, (answering, metering), shared, readiness));
     let operators = operators.transpose()?;
     // Not tracked in `shared.tasks`: the listeners wait until that tracker is empty, so they would
     // wait for themselves.
@@ -172,6 +176,7 @@ pub(super) fn serve(
     let listening = |error: std::io::Error| StartError::new("listen", error.to_string());
     let listener =
         Listener::new(agents, routes, http_config(config), shared.clone()).map_err(listening)?;
+    metering.reads_usage(listener.usage());
     let address = listener.local_addr().map_err(listening)?;
     readiness.ready(Component::Listener);
     tracing::info!(%address, %admin, servers = config.servers.len(), "serving");
@@ -186,13 +191,15 @@ type Operators = (SocketAddr, Pin<Box<dyn Future<Output = ()> + Send>>);
 
 fn operators(
     tcp: TcpListener,
-    answering: Option<ApprovalsApi>,
+    (answering, metering): (Option<ApprovalsApi>, &Arc<Metering>),
     shared: &Shared,
     readiness: &Readiness,
 ) -> Result<Operators, StartError> {
     let failed = |error: std::io::Error| StartError::new("admin", error.to_string());
     let (tasks, closing) = (shared.tasks.clone(), shared.closing.clone());
-    let mut listener = AdminListener::new(tcp, readiness.clone(), tasks, closing);
+    let page = Arc::<Metering>::clone(metering);
+    let mut listener =
+        AdminListener::new(tcp, readiness.clone(), tasks, closing).with_metrics(page);
     if let Some(answering) = answering {
         listener = listener.with_approvals(answering);
     }

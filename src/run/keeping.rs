@@ -14,9 +14,11 @@ use super::background::keep_running;
 use bartizan_audit::journal::Journal;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
+use bartizan_edge::clock::Clock;
 use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Now};
 use bartizan_gate::evidence::repeats::Repeats;
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_metrics::{Lap, Metrics};
 
 /// Delay between two attempts to write to a journal that refuses records.
 const TRY_EVERY: Duration = Duration::from_millis(500);
@@ -32,19 +34,29 @@ pub(super) struct Keeper {
     journal: Arc<Journal>,
     readiness: Readiness,
     refused: Arc<Notify>,
+    /// Counts what is kept, with the clock that records have their times from.
+    metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 impl Keeper {
     /// A sink that writes to `journal`, and counts refusals over `interval`; without one, each is
-    /// recorded.
+    /// recorded. What is kept is counted in `metrics`, too.
     pub(super) fn new(
         journal: &Arc<Journal>,
         readiness: &Readiness,
         interval: Option<Duration>,
+        metrics: &Arc<Metrics>,
+        clock: Clock,
     ) -> Self {
-        let refused = Arc::default();
-        let repeats = interval.map(Repeats::new);
-        Self { repeats, journal: Arc::clone(journal), readiness: readiness.clone(), refused }
+        Self {
+            repeats: interval.map(Repeats::new),
+            journal: Arc::clone(journal),
+            readiness: readiness.clone(),
+            refused: Arc::default(),
+            metrics: Arc::clone(metrics),
+            clock,
+        }
     }
 
     /// Records the counts whose interval is over; with `all`, every count.
@@ -96,8 +108,13 @@ impl Keeper {
 
 impl AuditSink for Keeper {
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
+        let decided = self.clock.uptime();
         let kept = self.journal.keep(record);
+        if kept.is_ok() {
+            self.metrics.recorded().kept(record, Lap { decided, kept: self.clock.uptime() });
+        }
         if let Err(unkept) = &kept {
+            self.metrics.recorded().unkept();
             // First clear readiness, then wake the task: the other way round the task could set
             // readiness before this thread clears it.
             self.readiness.not_ready(Component::Journal, unkept.cause.clone());
@@ -111,6 +128,8 @@ impl AuditSink for Keeper {
     }
 
     fn count(&self, record: &AuditRecord) -> Option<CallId> {
-        self.repeats.as_ref()?.count(record)
+        let call = self.repeats.as_ref()?.count(record)?;
+        self.metrics.recorded().counted(record);
+        Some(call)
     }
 }

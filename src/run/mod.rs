@@ -7,6 +7,7 @@
 
 mod state;
 mod background;
+mod checkpoints;
 mod keeping;
 mod limit_log;
 pub mod diagnostics;
@@ -15,6 +16,8 @@ mod webhooks;
 mod replicas;
 mod approvals;
 mod overview;
+mod metering;
+mod process;
 pub mod policies;
 mod terminate;
 pub(crate) mod confinement;
@@ -36,14 +39,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::checkpoints::Checkpoints;
 use self::keeping::Keeper;
 use self::limit_log::LimitLog;
+use self::metering::Metering;
 use self::policies::Current;
 use crate::config::{Config, Front};
 use crate::confine::support;
+use crate::policy::Ready;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{self, OtlpConfig};
+use bartizan_audit::otlp::{self, OtlpConfig, Progress};
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::client::ExitReason;
@@ -121,6 +127,7 @@ pub struct Running {
     shared: Shared,
     keeper: Arc<Keeper>,
     limit_log: Arc<LimitLog>,
+    checkpoints: Checkpoints,
     journal: Arc<Journal>,
     protected: Vec<Arc<Protected>>,
     serving: Serving,
@@ -135,11 +142,13 @@ pub struct Running {
 struct Export {
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// How far each has come, by its name in metrics.
+    progress: Vec<(&'static str, Arc<Progress>)>,
 }
 
 impl Export {
     fn start(config: &Config, current: &Current, journal: &Journal) -> Result<Self, StartError> {
-        let export = Self::default();
+        let mut export = Self::default();
         if let Some(logs) = &config.audit.decision_logs {
             let logs = DecisionLogs {
                 service: services::open("audit.decision_logs", &logs.remote)?,
@@ -149,7 +158,8 @@ impl Export {
                 linger: LOGS_LINGER,
             };
             let stop = export.stop.clone();
-            decisions::start(logs, current.masker(), journal, &export.tasks, stop);
+            let progress = decisions::start(logs, current.masker(), journal, &export.tasks, stop);
+            export.progress.push(("decision_logs", progress));
         }
         if let Some(otlp) = &config.otlp {
             let collector = services::open("otlp", &otlp.remote)?;
@@ -161,7 +171,8 @@ impl Export {
                 value.set_sensitive(true);
                 settings.headers.append(name, value);
             }
-            otlp::start(settings, journal, &export.tasks, export.stop.clone());
+            let progress = otlp::start(settings, journal, &export.tasks, export.stop.clone());
+            export.progress.push(("otlp", progress));
         }
         Ok(export)
     }
@@ -223,8 +234,7 @@ async fn build(
     journal: &Arc<Journal>,
 ) -> Result<Running, StartError> {
     warn_of(config);
-    let readiness = Readiness::new();
-    readiness.ready(Component::Journal);
+    let (readiness, checkpoints) = signed(config, journal)?;
     let protected = edges::protected(config)?;
     // Bind before the proof of the policy, so that a port in use is reported at once; serve after
     // it.
@@ -233,18 +243,17 @@ async fn build(
     confinement::record_lacking(config, launching.support, journal, clock.now());
     let prover = policies::prover(options.prover);
     let origin = policies::PolicyOrigin::new(config, prover, policies::workers())?;
-    let ready = policies::first(&origin, journal, clock).await?;
-    let pdp: Arc<dyn Pdp> = match &ready {
-        Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
-        None => Arc::new(NoPolicy),
-    };
+    let current = Current::default();
+    let metrics = metering::metrics(&protected, &current, boot);
+    let interval = config.audit.repeat_interval;
+    let keeper = Arc::new(Keeper::new(journal, &readiness, interval, &metrics, clock));
+    let ready = policies::first(&origin, &*keeper, clock).await?;
     let replicas = replicas::Replicas::open(config)?;
     let holding = approvals::open(config, replicas.as_ref(), clock)?;
-    let gate = Gate::new(config.gate(boot.into(), state.digest_key), pdp);
+    let gate = Gate::new(config.gate(boot.into(), state.digest_key), deciding(ready.as_ref()));
     let gate = gate.keeping(config.limits.kept_bytes).recording(config.audit.inputs);
     let (gate, limit_log) = LimitLog::attach(&config.state, gate, clock.now())?;
     let gate = Arc::new(replicas::Replicas::joined(replicas.as_ref(), gate));
-    let keeper = Arc::new(Keeper::new(journal, &readiness, config.audit.repeat_interval));
     let shared = Shared {
         gate,
         sink: Arc::<Keeper>::clone(&keeper),
@@ -254,16 +263,18 @@ async fn build(
         holding,
     };
     keeper.tend(&shared);
+    checkpoints.tend(&shared, &readiness);
     limit_log.tend(&shared);
     replicas::tend(replicas.as_ref(), &shared, &readiness);
     tell_of_policy(&readiness, ready.is_some());
     let reload = Arc::new(Notify::new());
-    let current = Current::default();
     policies::follow(&shared, &readiness, origin, ready, &current, &reload);
     let export = Export::start(config, &current, journal)?;
     let overview = overview::of(config, &protected, journal);
     let answering = approvals::answering(config, &shared, overview)?;
-    let edges = edges::Edges { sockets, launching: &launching, answering };
+    let facts = metering::Facts::new(config, &shared, &readiness, journal, &export.progress);
+    let metering = Metering::start(metrics, facts, &shared);
+    let edges = edges::Edges { sockets, launching: &launching, answering, metering: &metering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
         let config = Arc::new(config.clone());
@@ -275,6 +286,7 @@ async fn build(
         shared,
         keeper,
         limit_log,
+        checkpoints,
         journal: Arc::clone(journal),
         protected,
         serving,
@@ -282,6 +294,23 @@ async fn build(
         export,
         drain: config.limits.drain,
     })
+}
+
+/// What decides at the start.
+fn deciding(ready: Option<&Ready>) -> Arc<dyn Pdp> {
+    match ready {
+        Some(ready) => Arc::<RegoPdp>::clone(&ready.pdp),
+        None => Arc::new(NoPolicy),
+    }
+}
+
+/// Says that the journal is ready, and opens what signs it.
+fn signed(config: &Config, journal: &Arc<Journal>) -> Result<(Readiness, Checkpoints), StartError> {
+    let readiness = Readiness::new();
+    readiness.ready(Component::Journal);
+    let settings = &config.audit.checkpoints;
+    let checkpoints = Checkpoints::open(settings, &config.state, journal, &readiness)?;
+    Ok((readiness, checkpoints))
 }
 
 /// Logs what is allowed in `config` and probably not meant.
@@ -360,7 +389,9 @@ impl Running {
     /// Stops: accepts no new calls, lets calls in progress end within the drain time, then closes
     /// the journal.
     pub async fn stop(self) {
-        let Self { shared, keeper, limit_log, journal, serving, export, drain, .. } = self;
+        let Self {
+            shared, keeper, limit_log, checkpoints, journal, serving, export, drain, ..
+        } = self;
         shared.closing.cancel();
         shared.tasks.close();
         let drained = async {
@@ -374,9 +405,11 @@ impl Running {
         }
         limit_log.flush(&shared.gate, shared.clock.uptime());
         keeper.record_counts(shared.now(), true);
+        checkpoints.close(shared.now()).await;
         if let Err(unkept) = journal.close(shared.now()) {
             tracing::error!(cause = %unkept.cause, "the journal was not closed in order");
         }
+        checkpoints.seal().await;
         export.finish().await;
     }
 }

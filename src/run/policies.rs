@@ -21,7 +21,6 @@ use crate::policy::prove::Prover;
 use crate::policy::watch::{Answering, POLL, PolicyEvent, Source, Triggers, watch};
 use crate::policy::{PolicySettings, Ready, prepare};
 use bartizan_audit::decisions::Masker;
-use bartizan_audit::journal::Journal;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::clock::Clock;
@@ -166,6 +165,12 @@ impl Current {
         *lock(&self.0) = Some(policy.clone());
     }
 
+    /// Whether `code` stands in the policy.
+    pub(super) fn names(&self, code: &str) -> bool {
+        let policy = lock(&self.0).clone();
+        policy.is_some_and(|policy| policy.names(code))
+    }
+
     /// A function that evaluates the mask rule for a decision before it is logged.
     pub(super) fn masker(&self) -> Masker {
         let current = self.clone();
@@ -198,12 +203,12 @@ pub(super) fn workers() -> usize {
 /// service delivers one.
 pub(super) async fn first(
     origin: &PolicyOrigin,
-    journal: &Journal,
+    sink: &dyn AuditSink,
     clock: Clock,
 ) -> Result<Option<Ready>, StartError> {
     let rejected = |source, candidate, problems: Vec<PolicyProblem>| {
         let what = summary(&problems, usize::MAX);
-        report(&PolicyEvent::Rejected { source, candidate, problems }, 0, journal, clock.now());
+        report(&PolicyEvent::Rejected { source, candidate, problems }, 0, sink, clock.now());
         what
     };
     let (source, ready) = match origin {
@@ -223,7 +228,7 @@ pub(super) async fn first(
             }
         },
     };
-    report(&PolicyEvent::loaded(&ready, source), 0, journal, clock.now());
+    report(&PolicyEvent::loaded(&ready, source), 0, sink, clock.now());
     Ok(Some(ready))
 }
 

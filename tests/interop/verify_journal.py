@@ -1,8 +1,10 @@
 """Second, independent verifier of a Bartizan journal: `verify_journal.py DIRECTORY`.
 
-Written from the description in crates/audit/src/lib.rs, sharing nothing with the program. Prints
+Written from the description in crates/audit/src/lib.rs, sharing nothing with the program. Also computes
+the Merkle root of each checkpoint; it does not check signatures. Prints
 `ok <records> records, head <hash>` and ends with 0, or `bad <seq> <file>: <why>` and ends with 1.
 """
+import base64
 import hashlib
 import json
 import pathlib
@@ -35,8 +37,26 @@ if not lines:
     fail(1, ".", "there is no journal")
 
 EVENTS = (
-    "start stop intent hold hold_state approval denial outcome notice drop repeated policy store webhook recovery gap rotation".split()
+    "start stop intent hold hold_state approval denial outcome notice drop repeated policy store webhook recovery gap rotation checkpoint".split()
 )
+
+
+def push(stack, leaf):
+    """Appends a leaf to a tree (RFC 6962), kept as a list of (leaves, root) of complete subtrees."""
+    size, root = 1, hashlib.sha256(b"\0" + leaf).digest()
+    while stack and stack[-1][0] == size:
+        size, root = 2 * size, hashlib.sha256(b"\1" + stack.pop()[1] + root).digest()
+    stack.append((size, root))
+
+
+def top(stack):
+    root = stack[-1][1]
+    for _, left in reversed(stack[:-1]):
+        root = hashlib.sha256(b"\1" + left + root).digest()
+    return root
+
+
+tree, grown = [], 0  # The tree of the first `grown` records.
 fresh = False  # Only `start` and what follows it in a recovery was read since the last start.
 prev, last_file, owed = "0" * 64, None, {}
 for seq, (file, line, first) in enumerate(lines, 1):
@@ -65,7 +85,7 @@ for seq, (file, line, first) in enumerate(lines, 1):
         fail(seq, file, "an unknown event")
     if record["event"] == "start":
         fresh = True
-    elif record["event"] not in ("outcome", "recovery", "rotation", "gap"):
+    elif record["event"] not in ("outcome", "recovery", "rotation", "gap", "checkpoint"):
         if record["event"] == "stop" and not fresh and any(owed.values()):
             fail(seq, file, "stopped with open calls")
         fresh = False
@@ -78,5 +98,15 @@ for seq, (file, line, first) in enumerate(lines, 1):
     elif record["event"] == "rotation" and "open_elided" not in record:
         if sorted(record["open"]) != sorted(c for c, n in owed.items() for _ in range(n)):
             fail(seq, file, "open calls are others")
+    if record["event"] == "checkpoint":
+        _, size, root, *_ = record["checkpoint"]["note"].split("\n")
+        if not grown <= int(size) < seq:
+            fail(seq, file, "the checkpoint covers what it cannot")
+        for _, covered, _ in lines[grown : int(size)]:
+            push(tree, covered)
+        signed, grown = grown + 1, int(size)
+        peaks = [base64.b64encode(peak).decode() for _, peak in tree]
+        if base64.b64decode(root) != top(tree) or record["checkpoint"]["peaks"] != peaks:
+            fail(signed, file, f"it or a record up to {size} was rewritten")
     prev, last_file = own, file
 print(f"ok {len(lines)} records, head {prev}")

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use bartizan::cli::audit::{
-    AuditArgs, AuditError, RecordFormat, TailArgs, VerifyArgs, prove, run, tail,
+    AuditArgs, AuditError, RecordFormat, TailArgs, VerifyArgs, check, run, tail,
 };
 use bartizan_audit::journal::Journal;
 use bartizan_audit::journal_directory;
@@ -245,7 +245,7 @@ fn verify_says_what_the_journal_holds() {
     let verify = || {
         let args = ["verify", "--state", state.path().to_str().unwrap()];
         let mut out = Vec::new();
-        prove(&Verify::try_parse_from(args).unwrap().args, &mut out).unwrap();
+        check(&Verify::try_parse_from(args).unwrap().args, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     };
     let said = verify();
@@ -279,7 +279,7 @@ fn the_exit_code_tells_a_damaged_journal() {
     assert_eq!(verify(), ExitCode::FAILURE);
     let args = ["verify", "--state", state.path().to_str().unwrap()];
     let args = Verify::try_parse_from(args).unwrap().args;
-    let message = prove(&args, &mut io::sink()).unwrap_err().to_string();
+    let message = check(&args, &mut io::sink()).unwrap_err().to_string();
     assert!(message.starts_with("record 2 in `"), "{message}");
     assert!(message.contains("journal-00000000000000000001.ndjson"), "{message}");
 }

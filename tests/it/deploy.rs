@@ -1,8 +1,9 @@
 //! What is under `deploy/`: every configuration means something, every command line is one, every
 //! file that a manifest names is there, and the policy that ships decides as its tests say.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::panic, clippy::string_slice, clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,12 @@ use bartizan::cli;
 use bartizan::config::{Config, Front, PackRef, Surroundings};
 use bartizan::policy::embedded;
 use bartizan::policy::load::{self, PolicyFiles};
+use bartizan_gate::evidence::record::Event;
+use bartizan_metrics::catalogue::{METRICS, Metric, label_name};
 use bartizan_rego::{self, EvalLimits};
+use serde_json::Value;
+
+use super::readme::tables::record_fields;
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
@@ -93,7 +99,7 @@ fn desktop_clients_start_a_valid_command() {
     let mut started = 0;
     for path in files(&deploy().join("desktop"), "json") {
         let text = fs::read_to_string(&path).unwrap();
-        let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let file: Value = serde_json::from_str(&text).unwrap();
         for (name, server) in file["mcpServers"].as_object().unwrap() {
             assert_eq!(server["command"], "bartizan", "{name}");
             let args = server["args"].as_array().unwrap().iter();
@@ -120,4 +126,148 @@ fn the_policy_of_the_sidecar_passes_its_tests() {
     assert!(own >= 5, "{outcomes:?}");
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.passed).collect();
     assert!(failed.is_empty(), "{failed:?}");
+}
+
+fn observability(name: &str) -> String {
+    fs::read_to_string(deploy().join("observability").join(name)).unwrap()
+}
+
+/// The words of `text` that begin like a metric, without the ends of a histogram's samples.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let named = words.filter(|word| {
+        ["bartizan_", "mcp_server_", "process_"].iter().any(|start| word.starts_with(start))
+    });
+    let family = |word: &str| {
+        let ends = ["_bucket", "_sum", "_count"];
+        ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
+    };
+    named.map(family).collect()
+}
+
+/// The labels that the query `text` selects by or groups by.
+fn labels_in(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for selector in text.split('{').skip(1) {
+        let selector = selector.split('}').next().unwrap();
+        let parts = selector.split("\",");
+        let names = parts.filter_map(|part| part.split(['=', '!']).next());
+        found.extend(names.map(|name| name.trim().to_owned()));
+    }
+    for group in text.split("by (").skip(1) {
+        let group = group.split(')').next().unwrap();
+        found.extend(group.split(',').map(|name| name.trim().to_owned()));
+    }
+    found.remove("");
+    found
+}
+
+/// Every metric and label in queries is one of the program, or of Prometheus itself.
+fn queries_are_answered(place: &str, queries: &[String]) {
+    let families: BTreeSet<String> = METRICS.iter().map(Metric::prometheus_name).collect();
+    let mut labels: BTreeSet<String> =
+        METRICS.iter().flat_map(|row| row.labels).map(|label| label_name(label)).collect();
+    labels.extend(["le", "instance"].map(str::to_owned));
+    assert!(queries.len() >= 10, "{place}: {}", queries.len());
+    for query in queries {
+        let metrics = metrics_in(query);
+        assert!(!metrics.is_empty(), "{place}: {query}");
+        for name in metrics {
+            assert!(families.contains(&name), "{place}: no metric {name}: {query}");
+        }
+        for label in labels_in(query) {
+            assert!(labels.contains(&label), "{place}: no label {label}: {query}");
+        }
+    }
+}
+
+/// The texts of every member `key` in `value`.
+fn strings(value: &Value, key: &str, found: &mut Vec<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        if let (Some(text), true) = (value.as_str(), name == key) {
+            found.push(text.to_owned());
+        }
+        strings(value, key, found);
+    }
+    for item in value.as_array().into_iter().flatten() {
+        strings(item, key, found);
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_exist() {
+    let dashboard: Value = serde_json::from_str(&observability("grafana.json")).unwrap();
+    let mut queries = Vec::new();
+    strings(&dashboard, "expr", &mut queries);
+    queries_are_answered("grafana.json", &queries);
+    let mut legends = Vec::new();
+    strings(&dashboard, "legendFormat", &mut legends);
+    let labels: BTreeSet<String> =
+        METRICS.iter().flat_map(|row| row.labels).map(|label| label_name(label)).collect();
+    for legend in legends {
+        for label in legend.split("{{").skip(1) {
+            let label = label.split("}}").next().unwrap();
+            assert!(labels.contains(label), "{legend}");
+        }
+    }
+}
+
+#[test]
+fn alerts_ask_for_metrics_and_findings_that_exist() {
+    let text = observability("alerts.yaml");
+    let alerts: Vec<&str> = text.split("- alert: ").skip(1).collect();
+    let query = |alert: &&str| {
+        let (_, query) = alert.split_once("expr:").unwrap();
+        let end = ["\n    for:", "\n    labels:"].iter().filter_map(|end| query.find(end)).min();
+        query.split_at(end.unwrap()).0.trim().to_owned()
+    };
+    let queries: Vec<String> = alerts.iter().map(query).collect();
+    queries_are_answered("alerts.yaml", &queries);
+    let audit = fs::read_to_string(deploy().join("../docs/audit.md")).unwrap();
+    let mut findings = 0;
+    for named in text.split("finding=").skip(1) {
+        for finding in named.split('"').nth(1).unwrap().split('|') {
+            findings += 1;
+            assert!(audit.contains(&format!("\n| `{finding}` |")), "no finding {finding}");
+        }
+    }
+    assert!(findings >= 4, "{findings}");
+}
+
+#[test]
+fn what_ships_the_journal_reads_fields_and_events_that_exist() {
+    let text = observability("vector.yaml");
+    let [mut fields, own] = record_fields();
+    fields.extend(own);
+    // What its file source and its own program add.
+    let theirs = ["message", "timestamp", "summary"];
+    let code = text.lines().filter(|line| {
+        !line.trim_start().starts_with('#')
+            && (line.starts_with("      ") || line.trim_start().starts_with("condition:"))
+    });
+    let mut met = 0;
+    for line in code {
+        for (before, path) in line.match_indices('.').map(|(at, _)| line.split_at(at)) {
+            let begins = before.ends_with([' ', '(', '[', '\'', '!', ',']);
+            let path: String = path[1..]
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || "_.[]".contains(*c))
+                .filter(|c| !c.is_ascii_digit())
+                .collect();
+            let path = path.trim_matches(['.', ',']).trim_end_matches(']');
+            if !begins || path.is_empty() || theirs.contains(&path) {
+                continue;
+            }
+            met += 1;
+            assert!(fields.contains(path), "no field `{path}`: {line}");
+        }
+        for event in line.split(".event == \"").skip(1) {
+            let event = event.split('"').next().unwrap();
+            assert!(Event::named(event).is_some(), "no event {event}");
+        }
+    }
+    assert!(met >= 8, "{met}");
+    let config = configuration(&deploy().join("kubernetes/base/bartizan.yaml"));
+    let directory = bartizan_audit::journal_directory(&config.state);
+    assert!(text.contains(&format!("{}/journal-*.ndjson", directory.display())), "{directory:?}");
 }

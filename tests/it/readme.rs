@@ -22,7 +22,7 @@ mod cited;
 pub(crate) mod fence;
 mod stage;
 mod strictness;
-mod tables;
+pub(crate) mod tables;
 
 use std::collections::BTreeSet;
 use std::path::Path;

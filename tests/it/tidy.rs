@@ -28,6 +28,7 @@ const CRATES: &[&str] = &[
     "crates/approvals/src",
     "crates/replicas/src",
     "crates/audit/src",
+    "crates/metrics/src",
     "crates/edge/src",
     "crates/peer/src",
     "crates/demo/src",

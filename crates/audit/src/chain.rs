@@ -1,8 +1,9 @@
 //! The hash chain of the journal: checks that each line follows from the line before it.
 //!
-//! Pure: no files, no clock. Recovery and [`verify`](super::verify) check lines with [`HashChain`].
-//! The writer uses only [`hash`] and not the check, so that an error in either one shows as a
-//! broken chain. `docs/audit.md` describes the format for other verifiers.
+//! Pure: no files, no clock. Recovery and the signer of checkpoints check lines with [`HashChain`].
+//! The writer uses only [`hash`] and not the check, and [`verify`](super::verify) uses neither, so
+//! that an error in one of them shows as a broken chain. `docs/audit.md` describes the format for
+//! other verifiers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -98,6 +99,35 @@ pub enum ChainFault {
         /// The id of the call.
         call: String,
     },
+    /// A `checkpoint` record that says nothing, or is signed by nobody who is known.
+    Checkpoint {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The records that a checkpoint covers have another root than it has.
+    Rewritten {
+        /// The last record that it covers.
+        last: u64,
+        /// Which checkpoint says so.
+        by: String,
+    },
+    /// The record is not the one whose hash was saved.
+    OtherHead {
+        /// Where the hash was saved.
+        by: String,
+    },
+    /// The journal ends before a record that a checkpoint or a saved hash covers.
+    CutOff {
+        /// What covers it, and what that is.
+        by: String,
+    },
+    /// A checkpoint covers records that are not here, so it cannot be compared.
+    NotComparable {
+        /// Which checkpoint.
+        by: String,
+    },
+    /// A key was given, and nothing is signed with it.
+    Unsigned,
     /// An intent without outcome, although its run ended and a later run should have recorded an
     /// unknown outcome for it.
     Unsettled {
@@ -127,6 +157,18 @@ impl fmt::Display for ChainFault {
             Self::StoppedWithOpenCall { call } => {
                 write!(f, "the journal was closed while call `{call}` had no outcome")
             }
+            Self::Checkpoint { cause } => write!(f, "the checkpoint cannot be trusted: {cause}"),
+            Self::Rewritten { last, by } => {
+                write!(f, "this record or a later one up to {last} was rewritten, as {by} shows")
+            }
+            Self::OtherHead { by } => {
+                write!(f, "not the record whose hash {by} has: it, or one before it, was rewritten")
+            }
+            Self::CutOff { by } => write!(f, "the journal ends before it, but {by}"),
+            Self::NotComparable { by } => {
+                write!(f, "cannot be compared with {by}, which covers records that are not here")
+            }
+            Self::Unsigned => f.write_str("no checkpoint covers it or any other record"),
             Self::Unsettled { call } => {
                 write!(f, "intent of call `{call}` never got its outcome, though its run ended")
             }

@@ -8,6 +8,8 @@
 
 use serde::Deserialize;
 
+use super::checkpoint::CheckpointMember;
+
 /// One line of the journal: the audit record and the members that the journal adds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "members of `AuditRecord` and of the journal, named as there")]
@@ -20,6 +22,7 @@ pub struct JournalRecord {
     #[serde(default)]
     pub open_elided: u64,
     pub gap: Option<GapFacts>,
+    pub checkpoint: Option<CheckpointMember>,
     pub schema: u32,
     pub event: String,
     pub time: String,

@@ -37,12 +37,18 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 pub struct Progress {
     sent: AtomicU64,
     lost: AtomicU64,
+    next: AtomicU64,
 }
 
 impl Progress {
     /// Items (spans, or events of decision logs) that the service accepted.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Sequence number of the first record that is not settled yet.
+    pub fn next(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
     }
 
     /// Items that were sent or lost.
@@ -231,6 +237,7 @@ impl<D: Destination> Exporter<D> {
     /// [`DRAIN_MAX`] and ends; the next start sends the rest.
     pub(super) fn start(mut self, tasks: &TaskTracker, stop: CancellationToken) -> Arc<Progress> {
         let progress = Arc::clone(&self.progress);
+        progress.next.store(self.begins, Ordering::Relaxed);
         tasks.spawn(async move {
             let out_of_time = async {
                 stop.cancelled().await;
@@ -316,6 +323,7 @@ impl<D: Destination> Exporter<D> {
         if next < self.begins {
             return;
         }
+        self.progress.next.store(next, Ordering::Relaxed);
         let position = ExportPosition { next, read_from: self.destination.needed_since(next) };
         let cursor = self.cursor.clone();
         let saved = tokio::task::spawn_blocking(move || cursor.save(position)).await;

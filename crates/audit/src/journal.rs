@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bartizan_sync::lock;
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 
+use super::checkpoint::CheckpointMember;
 use super::encode::Encoder;
 use super::recover::{self, JournalError, Recovery, at};
 use super::segment::{self, SegmentDirectory, Store};
@@ -32,6 +34,8 @@ pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
 pub struct Journal {
     writer: Mutex<Writer>,
     head: watch::Sender<u64>,
+    /// Beside the writer, whose lock may be held for as long as the disk takes.
+    open_calls: AtomicUsize,
     directory: PathBuf,
     boot: Box<str>,
     first_seq: u64,
@@ -93,6 +97,7 @@ impl Journal {
             writer.settle(&recovery, survey.open, now).map_err(JournalError::Unkept)?;
         let journal = Self {
             head: watch::Sender::new(writer.last_seq()),
+            open_calls: AtomicUsize::new(writer.open_calls()),
             writer: Mutex::new(writer),
             directory: path.to_owned(),
             boot: boot.into(),
@@ -121,6 +126,24 @@ impl Journal {
         self.write(|writer| writer.mend(now))
     }
 
+    /// Records `checkpoint`, and returns the sequence number of its record.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub(super) fn checkpoint(
+        &self,
+        checkpoint: &CheckpointMember,
+        now: Now,
+    ) -> Result<u64, Unkept> {
+        let mut seq = 0;
+        self.write(|writer| {
+            seq = writer.keep_checkpoint(checkpoint, now)?;
+            Ok(seq)
+        })?;
+        Ok(seq)
+    }
+
     /// The journal's directory.
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -141,7 +164,12 @@ impl Journal {
         *self.head.borrow()
     }
 
-    /// The same, for whoever waits for the next ones.
+    /// Number of calls that have an intent and not all of their outcomes.
+    pub fn open_calls(&self) -> usize {
+        self.open_calls.load(Ordering::Relaxed)
+    }
+
+    /// The same as [`Journal::last_seq`], for whoever waits for the next ones.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
     }
@@ -162,6 +190,7 @@ impl Journal {
         let (kept, said) = {
             let mut writer = lock(&self.writer);
             let kept = caught(|| what(&mut writer));
+            self.open_calls.store(writer.open_calls(), Ordering::Relaxed);
             (kept, std::mem::take(&mut writer.said))
         };
         said.into_iter().for_each(Said::log);

@@ -1,8 +1,8 @@
 //! The audit journal, and everything that reads it.
 //!
 //! [`journal`] is the only writer: it appends records. [`recover`] repairs a directory after a
-//! crash, [`tail`] reads records and [`recent`] the newest of them backwards, [`verify`] checks that
-//! none was changed or removed, [`pretty`] formats them for people, and [`export`] sends them to
+//! crash, [`tail`] reads records and [`recent`] the newest of them backwards, [`signing`] signs
+//! them, [`verify`] checks that none was changed or removed, [`prove`] proves a single one, [`pretty`] formats them for people, and [`export`] sends them to
 //! services: as spans ([`otlp`]) and as OPA's decision logs ([`decisions`]). Nothing here decides
 //! anything, and no reader can slow the writer down. `docs/audit.md` describes records and commands
 //! for users.
@@ -26,19 +26,25 @@
 //!   only the last segment; `open_elided` counts the ids that are left out.
 //! - `gap` (event `gap`): `refused`, the number of records that could not be written; `since`, the
 //!   time of the first; and `cause`, the reason for the last.
+//! - `checkpoint` (event `checkpoint`): `note`, a signed note (C2SP `tlog-checkpoint`) over the
+//!   number of earlier records and the root of the Merkle tree (RFC 6962) of their lines without
+//!   LF; and `peaks`, the roots of the complete subtrees of that tree, largest first, base64.
 //!
 //! Every segment except the first begins with a `rotation` record. Characters that can control a
 //! terminal or hide text ([`bartizan_gate::wire::unseen`]) are written as JSON escapes, so a line
 //! can be printed as it is.
 //!
-//! The chain reveals any change to a record that has a successor. It does not reveal that whole
-//! records were cut off at the end, nor that someone with write access to the directory rewrote the
-//! journal from some record on. To detect these, keep a copy of the last hash elsewhere
+//! The chain reveals any change to a record that has a successor. Checkpoints reveal that someone
+//! with write access to the directory rewrote records that were signed. Neither reveals that whole
+//! records were cut off at the end: to detect this, keep the last hash or checkpoint elsewhere
 //! (`docs/threats.md`).
 
 use std::path::{Path, PathBuf};
 
 pub mod inert;
+pub mod note;
+pub mod merkle;
+pub mod checkpoint;
 pub mod entry;
 pub mod segment;
 pub mod chain;
@@ -47,7 +53,9 @@ pub mod recover;
 pub mod writer;
 pub mod journal;
 pub mod tail;
+pub mod signing;
 pub mod verify;
+pub mod prove;
 pub mod filter;
 pub mod recent;
 pub mod pretty;

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use super::checkpoint::CheckpointMember;
 use super::entry::{ApprovalRecord, DecisionRecord, JournalRecord};
 use super::inert;
 
@@ -60,6 +61,10 @@ pub fn line(entry: &JournalRecord, colour: Colour) -> String {
         write!(out, " refused {} records", gap.refused).unwrap_or_default();
         push_part(&mut out, " since ", Some(&gap.since));
         push_part(&mut out, ": ", Some(&gap.cause));
+    }
+    if let Some(checkpoint) = entry.checkpoint.as_ref().and_then(CheckpointMember::unchecked) {
+        write!(out, " signs the records 1 to {}", checkpoint.size).unwrap_or_default();
+        push_part(&mut out, " as ", Some(&checkpoint.origin));
     }
     push_part(&mut out, " ", entry.note.as_deref());
     push_part(&mut out, " call ", entry.call.as_deref());

@@ -70,13 +70,19 @@ pub struct Damage {
     pub path: PathBuf,
     /// The sequence number expected there.
     pub seq: u64,
+    /// The number of its line in that file, from 1; 0 where lines were not counted.
+    pub line: u64,
     /// Which check failed.
     pub fault: ChainFault,
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "record {} in `{}`: {}", self.seq, self.path.display(), self.fault)
+        let (seq, path) = (self.seq, self.path.display());
+        match self.line {
+            0 => write!(f, "record {seq} in `{path}`: {}", self.fault),
+            line => write!(f, "record {seq} in `{path}`, line {line}: {}", self.fault),
+        }
     }
 }
 
@@ -162,7 +168,12 @@ pub(super) fn survey(directory: &Path) -> Result<Survey, JournalError> {
     if survey.chain.prev.is_none() {
         let seq = survey.chain.next_seq.saturating_sub(1);
         let path = last.path.clone();
-        return Err(JournalError::Damaged(Damage { path, seq, fault: ChainFault::Missing }));
+        return Err(JournalError::Damaged(Damage {
+            path,
+            seq,
+            line: 0,
+            fault: ChainFault::Missing,
+        }));
     }
     Ok(survey)
 }
@@ -225,6 +236,7 @@ fn start_of(segments: &[Segment], index: usize) -> Result<HashChain, JournalErro
         JournalError::Damaged(Damage {
             path: path.to_owned(),
             seq: next_seq.saturating_sub(1),
+            line: 0,
             fault,
         })
     };
@@ -236,7 +248,8 @@ fn start_of(segments: &[Segment], index: usize) -> Result<HashChain, JournalErro
 /// read, the `rotation` record adds the calls that were open before.
 fn read(segment: &Segment, first: bool, survey: &mut Survey) -> Result<u64, JournalError> {
     let path = segment.path.as_path();
-    let damaged = |seq, fault| JournalError::Damaged(Damage { path: path.to_owned(), seq, fault });
+    let damaged =
+        |seq, fault| JournalError::Damaged(Damage { path: path.to_owned(), seq, line: 0, fault });
     if segment.first_seq != survey.chain.next_seq {
         return Err(damaged(survey.chain.next_seq, ChainFault::Name));
     }

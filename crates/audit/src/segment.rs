@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Longest line that is written or read, without its LF, bytes.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
+/// The file that is locked while a program writes.
+pub(super) const LOCK_FILE: &str = "journal.lock";
+
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
@@ -144,7 +147,7 @@ pub(super) fn lock(directory: &Path) -> io::Result<Option<File>> {
         .create(true)
         .truncate(false)
         .mode(FILE_MODE)
-        .open(directory.join("journal.lock"))?;
+        .open(directory.join(LOCK_FILE))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(std::fs::TryLockError::WouldBlock) => Ok(None),

@@ -1,19 +1,30 @@
 //! Verifies a journal: every record is present, in order and unchanged, and every call has its
 //! outcome.
 //!
-//! Only reads files, so it can run while a program writes the journal. `tests/interop` has a second
-//! verifier that shares no code with this one. [`bartizan_audit`](super) says what a hash chain
-//! cannot show. `bartizan audit verify` and the demo use it.
+//! Only reads files, so it can run while a program writes the journal, and an exported file will do.
+//! With the writer it shares only what decodes a line; `tests/interop` has a second verifier that
+//! shares no code with this one. [`bartizan_audit`](super) says what chain and checkpoints cannot
+//! show. `bartizan audit verify` and the demo use it.
 
-use std::collections::BTreeMap;
+mod lines;
+mod calls;
+mod signed;
+
 use std::fmt;
-use std::io;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::chain::{self, ChainFault, HashChain, Link};
-use super::inert;
+use sha2::{Digest as _, Sha256};
+
+use self::calls::OpenCalls;
+use self::lines::{Found, Lines, Place};
+use self::signed::Signed;
+use super::chain::{ChainFault, Link};
+use super::checkpoint::Checkpoint;
+use super::note::{self, BadNote, PublicKey};
 use super::recover::Damage;
-use super::segment::{self, LineReader, Piece, Segment};
+use super::{entry, inert, segment};
 use bartizan_gate::evidence::record::Event;
 
 /// Characters of an unknown event that an error shows.
@@ -22,7 +33,7 @@ const EVENT_CHARS_SHOWN: usize = 40;
 /// What a verified journal contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JournalSummary {
-    /// Number of segment files.
+    /// Number of segment files; 1 for an exported file.
     pub segments: usize,
     /// Number of records.
     pub records: u64,
@@ -50,6 +61,76 @@ pub struct JournalSummary {
     pub open: Vec<String>,
     /// Whether the last record is `stop`.
     pub stopped: bool,
+    /// Whether a record after the last one was being written.
+    pub being_written: bool,
+    /// Number of `checkpoint` records.
+    pub checkpoints: u64,
+    /// The last record that a checkpoint covers, in the journal or a saved one.
+    pub proven: Option<u64>,
+    /// The origin that the last checkpoint names.
+    pub origin: Option<String>,
+    /// Whether a key was given, so that the signatures of the checkpoints were checked.
+    pub signatures_checked: bool,
+}
+
+/// What a journal is compared with.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// Which part must be present.
+    pub extent: Extent,
+    /// Keys, of which one must have signed each checkpoint. Without keys the signatures are not
+    /// checked.
+    pub keys: Vec<PublicKey>,
+    /// Checkpoints that were kept elsewhere.
+    pub checkpoints: Vec<SavedCheckpoint>,
+    /// Hashes that were kept elsewhere.
+    pub heads: Vec<SavedHead>,
+}
+
+/// A checkpoint that was kept elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedCheckpoint {
+    /// What it says.
+    pub checkpoint: Checkpoint,
+    /// What it is called in faults.
+    pub from: String,
+}
+
+impl SavedCheckpoint {
+    /// Reads `note`, which one of `keys` must have signed.
+    ///
+    /// # Errors
+    ///
+    /// It is no checkpoint of these keys.
+    pub fn read(note: &str, keys: &[PublicKey], from: &str) -> Result<Self, BadNote> {
+        let (text, _) = note::open(note, keys)?;
+        let checkpoint = Checkpoint::read(text).ok_or(BadNote::Form)?;
+        Ok(Self { checkpoint, from: from.to_owned() })
+    }
+}
+
+/// The hash of a record that was kept elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedHead {
+    /// Which record it was, if that is known.
+    pub seq: Option<u64>,
+    /// SHA-256 of its line.
+    pub hash: [u8; 32],
+    /// What it is called in faults.
+    pub from: String,
+}
+
+/// What is verified.
+pub enum Source<'a> {
+    /// The segments in a directory, also while they are written.
+    Directory(&'a Path),
+    /// Lines that were exported from a journal, as they are or compressed with gzip.
+    Export {
+        /// What the file is called in faults.
+        name: &'a Path,
+        /// Its content.
+        read: Box<dyn Read>,
+    },
 }
 
 /// Which part of a journal must be present.
@@ -108,135 +189,156 @@ impl std::error::Error for VerifyError {
 ///
 /// The first record that fails a check, or the file that cannot be read.
 pub fn verify(directory: &Path, extent: Extent) -> Result<JournalSummary, VerifyError> {
-    let segments = segment::list(directory)
-        .map_err(|source| VerifyError::Io { path: directory.to_owned(), source })?;
-    let Some(oldest) = segments.first() else {
-        return Err(VerifyError::Empty { directory: directory.to_owned() });
-    };
-    let chain = match extent {
-        Extent::Remainder if oldest.first_seq > 1 => {
-            HashChain { next_seq: oldest.first_seq, prev: None }
+    let options = VerifyOptions { extent, ..VerifyOptions::default() };
+    verify_with(Source::Directory(directory), &options)
+}
+
+/// Reads all of `source`, checks every record, and compares it with what `options` have.
+///
+/// # Errors
+///
+/// The first record that fails a check, or the file that cannot be read.
+pub fn verify_with(
+    source: Source<'_>,
+    options: &VerifyOptions,
+) -> Result<JournalSummary, VerifyError> {
+    let (mut lines, segments, directory) = match source {
+        Source::Directory(directory) => {
+            let (lines, segments) = Lines::of_directory(directory)?;
+            (lines, segments, Some(directory))
         }
-        Extent::Whole | Extent::Remainder => HashChain::START,
+        Source::Export { name, read } => (Lines::of_export(name, read)?, 1, None),
     };
-    let mut calls = OpenCalls::default();
-    let mut summary = JournalSummary {
-        segments: segments.len(),
-        first_seq: chain.next_seq,
-        ..JournalSummary::default()
-    };
-    let mut walk = JournalWalk { segments: &segments, index: 0, lines: None, chain, before: None };
-    while walk.advance()? {
-        walk.take(&mut calls, &mut summary)?;
+    let remainder = options.extent == Extent::Remainder;
+    let mut next_seq = if remainder { lines.oldest_seq().unwrap_or(1) } else { 1 };
+    let mut found = lines.advance()?;
+    if remainder && lines.named_seq().is_none() && found == Found::Line {
+        next_seq = read_link(lines.line()).map_or(next_seq, |link| link.seq);
     }
-    summary.last_seq = walk.chain.next_seq.saturating_sub(1);
-    summary.head =
-        walk.chain.prev.map(|hex| String::from_utf8_lossy(&hex).into()).unwrap_or_default();
-    summary.open = calls.open.into_keys().collect();
+    let mut walk = Walk {
+        next_seq,
+        prev: (next_seq == 1).then_some([0; 32]),
+        before: None,
+        calls: OpenCalls::default(),
+        signed: Signed::new(options, next_seq),
+        summary: JournalSummary { segments, first_seq: next_seq, ..JournalSummary::default() },
+    };
+    while found == Found::Line {
+        walk.take(&mut lines)?;
+        found = lines.advance()?;
+    }
+    let last = walk.next_seq.saturating_sub(1);
+    match found {
+        Found::Torn if lines.in_last_file() && directory.is_some_and(is_being_written) => {
+            walk.summary.being_written = true;
+        }
+        Found::Torn => return Err(damaged(lines.place(), walk.next_seq, ChainFault::Torn)),
+        Found::TooLong => return Err(damaged(lines.place(), walk.next_seq, ChainFault::TooLong)),
+        Found::Line | Found::End => {}
+    }
+    if walk.summary.records == 0 && directory.is_none() {
+        return Err(VerifyError::Empty { directory: lines.place().path.to_owned() });
+    }
+    let Walk { signed, mut summary, prev, calls, .. } = walk;
+    let place = Place { line: 0, ..lines.place() };
+    signed.finish(last, &mut summary).map_err(|(seq, fault)| damaged(place, seq, fault))?;
+    summary.last_seq = last;
+    summary.head = prev.map(|hash| hex(&hash)).unwrap_or_default();
+    summary.open = calls.ids();
     Ok(summary)
 }
 
-fn damage(path: &Path, seq: u64, fault: ChainFault) -> VerifyError {
-    VerifyError::Damaged(Damage { path: path.to_owned(), seq, fault })
+/// Whether a program writes the journal in `directory` now.
+fn is_being_written(directory: &Path) -> bool {
+    let lock = File::open(directory.join(segment::LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Reads every line of every segment.
-struct JournalWalk<'a> {
-    segments: &'a [Segment],
-    /// The index of the current segment.
-    index: usize,
-    lines: Option<LineReader>,
-    chain: HashChain,
-    /// The segment of the line before.
-    before: Option<&'a Path>,
+fn read_link(line: &[u8]) -> Result<Link<'_>, ChainFault> {
+    entry::read(line).map_err(|cause| ChainFault::Unreadable { cause })
 }
 
-impl<'a> JournalWalk<'a> {
-    fn path(&self) -> &'a Path {
-        let segment = self.segments.get(self.index).or(self.segments.last());
-        segment.map_or(Path::new(""), |segment| segment.path.as_path())
+fn damaged(place: Place<'_>, seq: u64, fault: ChainFault) -> VerifyError {
+    VerifyError::Damaged(place.damage(seq, fault))
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    bartizan_gate::wire::hex::hex(hash)
+}
+
+impl Place<'_> {
+    fn damage(self, seq: u64, fault: ChainFault) -> Damage {
+        Damage { path: self.path.to_owned(), seq, line: self.line, fault }
     }
+}
 
-    /// Moves to the next line; `false` at the end of the last segment.
-    fn advance(&mut self) -> Result<bool, VerifyError> {
-        loop {
-            let Some(segment) = self.segments.get(self.index) else { return Ok(false) };
-            let path = segment.path.as_path();
-            let io = |source| VerifyError::Io { path: path.to_owned(), source };
-            let seq = self.chain.next_seq;
-            if self.lines.is_none() {
-                if segment.first_seq != seq {
-                    let missing = segment.first_seq > seq;
-                    let fault = if missing { ChainFault::Missing } else { ChainFault::Name };
-                    return Err(damage(path, seq, fault));
-                }
-                self.lines = Some(LineReader::open(path).map_err(io)?);
-            }
-            let Some(lines) = &mut self.lines else { return Ok(false) };
-            let mut piece = lines.advance().map_err(io)?;
-            if piece == Piece::Partial {
-                // The writer may have been writing it; read it once more.
-                piece = lines.advance().map_err(io)?;
-            }
-            match piece {
-                Piece::Whole => return Ok(true),
-                Piece::Partial => return Err(damage(path, seq, ChainFault::Torn)),
-                Piece::TooLong => return Err(damage(path, seq, ChainFault::TooLong)),
-                Piece::End => {
-                    self.lines = None;
-                    self.index = self.index.saturating_add(1);
-                }
-            }
+/// What must hold for the next record, and what was found so far.
+struct Walk<'o> {
+    next_seq: u64,
+    /// The hash of the line before; `None` where that line is elsewhere.
+    prev: Option<[u8; 32]>,
+    /// The file and number of the line before.
+    before: Option<(PathBuf, u64)>,
+    calls: OpenCalls,
+    signed: Signed<'o>,
+    summary: JournalSummary,
+}
+
+impl Walk<'_> {
+    /// Checks the current line of `lines`.
+    fn take(&mut self, lines: &mut Lines) -> Result<(), VerifyError> {
+        let seq = self.next_seq;
+        if let Some(named) = lines.named_seq().filter(|named| *named != seq) {
+            let fault = if named > seq { ChainFault::Missing } else { ChainFault::Name };
+            return Err(damaged(Place { line: 0, ..lines.place() }, seq, fault));
         }
-    }
-
-    /// Checks the current line.
-    fn take(
-        &mut self,
-        calls: &mut OpenCalls,
-        summary: &mut JournalSummary,
-    ) -> Result<(), VerifyError> {
-        let path = self.path();
-        let seq = self.chain.next_seq;
-        let Some(lines) = &self.lines else { return Ok(()) };
-        let link = match self.chain.take(lines.line()) {
-            Ok(link) => link,
-            Err(ChainFault::Changed) => return Err(self.find_changed(path, seq)),
-            Err(fault) => return Err(damage(path, seq, fault)),
-        };
+        let own: [u8; 32] = Sha256::digest(lines.line()).into();
+        let fault = |fault| damaged(lines.place(), seq, fault);
+        let link = read_link(lines.line()).map_err(fault)?;
+        if link.seq != seq {
+            return Err(fault(ChainFault::Sequence { found: link.seq }));
+        }
+        if self.prev.is_some_and(|prev| hex(&prev) != link.prev) {
+            return Err(self.find_changed(lines, own));
+        }
         if Event::named(&link.event).is_none() {
             let mut event = String::new();
             inert::push(&mut event, &link.event, EVENT_CHARS_SHOWN);
-            return Err(damage(path, seq, ChainFault::UnknownEvent { event }));
+            return Err(fault(ChainFault::UnknownEvent { event }));
         }
-        let first = lines.start() == 0;
-        if (link.event == "rotation") != (first && seq > 1) {
-            return Err(damage(path, seq, ChainFault::Rotation));
+        let begins = if lines.are_segments() { lines.place().line == 1 } else { false };
+        let rotation = link.event == "rotation";
+        if lines.are_segments() && rotation != (begins && seq > 1) {
+            return Err(fault(ChainFault::Rotation));
         }
-        calls.take(&link, seq, path, self.before.is_none()).map_err(VerifyError::Damaged)?;
-        summary.count(&link);
-        self.before = Some(path);
+        let first = self.summary.records == 0;
+        self.calls.take(&link, lines.place(), first).map_err(VerifyError::Damaged)?;
+        let taken = self.signed.take(&link, lines.line(), &own, lines.place());
+        taken.map_err(VerifyError::Damaged)?;
+        self.summary.count(&link);
+        self.next_seq = seq.saturating_add(1);
+        self.prev = Some(own);
+        self.before = Some((lines.place().path.to_owned(), lines.place().line));
         Ok(())
     }
 
     /// Finds the changed record after the current line's `prev` did not match the line before. If
-    /// the next line's `prev` matches the current line, the line before was changed; otherwise the
-    /// current one was.
-    fn find_changed(&mut self, path: &Path, seq: u64) -> VerifyError {
-        let own = self.lines.as_ref().map(|lines| chain::hash(lines.line()));
-        self.chain.next_seq = seq.saturating_add(1);
-        let vouched = self.advance().unwrap_or(false)
-            && self.lines.as_ref().is_some_and(|lines| {
-                super::entry::read::<Link<'_>>(lines.line())
-                    .is_ok_and(|after| own.is_some_and(|own| own == after.prev.as_bytes()))
-            });
-        let last = self.index >= self.segments.len();
-        match self.before {
-            Some(before) if vouched || last => {
-                damage(before, seq.saturating_sub(1), ChainFault::Changed)
-            }
-            _ => damage(path, seq, ChainFault::Changed),
-        }
+    /// the next line's `prev` matches the current line, whose hash is `own`, the line before was
+    /// changed; otherwise the current one was.
+    fn find_changed(&self, lines: &mut Lines, own: [u8; 32]) -> VerifyError {
+        let seq = self.next_seq;
+        let Place { path, line } = lines.place();
+        let here = (path.to_owned(), line);
+        let vouched = match lines.advance() {
+            Ok(Found::Line) => read_link(lines.line()).is_ok_and(|after| after.prev == hex(&own)),
+            Ok(Found::End) => true,
+            Ok(Found::Torn | Found::TooLong) | Err(_) => false,
+        };
+        let ((path, line), seq) = match &self.before {
+            Some(before) if vouched => (before.clone(), seq.saturating_sub(1)),
+            Some(_) | None => (here, seq),
+        };
+        damaged(Place { path: &path, line }, seq, ChainFault::Changed)
     }
 }
 
@@ -254,109 +356,5 @@ impl JournalSummary {
             _ => return,
         };
         *counter = counter.saturating_add(1);
-    }
-}
-
-/// Calls without outcome.
-#[derive(Default)]
-struct OpenCalls {
-    open: BTreeMap<String, Awaited>,
-    /// Number of open calls of missing segments whose ids are not known.
-    elided: u64,
-    /// Whether the current run may still record unknown outcomes for calls of earlier runs: it does
-    /// so before anything else.
-    settling: bool,
-}
-
-struct Awaited {
-    outcomes: u32,
-    seq: u64,
-    path: PathBuf,
-    boot: String,
-}
-
-impl OpenCalls {
-    fn take(&mut self, link: &Link<'_>, seq: u64, path: &Path, first: bool) -> Result<(), Damage> {
-        let damage = |fault| Damage { path: path.to_owned(), seq, fault };
-        match (&*link.event, &link.call) {
-            ("start", _) => self.settling = true,
-            ("stop", _) if !self.settling => {
-                let oldest = self.open.iter().min_by_key(|(_, awaited)| awaited.seq);
-                if let Some((call, _)) = oldest {
-                    let call = call.clone();
-                    return Err(damage(ChainFault::StoppedWithOpenCall { call }));
-                }
-            }
-            ("rotation", _) if first => {
-                self.elided = link.open_elided;
-                for call in &link.open {
-                    self.await_outcome(call, link, seq, path);
-                }
-            }
-            ("rotation", _) if !self.agree_with(link) => return Err(damage(ChainFault::OpenCalls)),
-            ("rotation" | "recovery" | "gap", _) => {}
-            ("outcome", Some(call)) => {
-                let Some(awaited) = self.open.get_mut(&**call) else {
-                    if let Some(rest) = self.elided.checked_sub(1) {
-                        self.elided = rest;
-                        return Ok(());
-                    }
-                    let call = call.clone().into_owned();
-                    return Err(damage(ChainFault::OutcomeWithoutIntent { call }));
-                };
-                awaited.outcomes = awaited.outcomes.saturating_sub(1);
-                if awaited.outcomes == 0 {
-                    self.open.remove(&**call);
-                }
-            }
-            (event, call) => {
-                // After `start` the journal first records the outcomes of earlier runs' calls, so
-                // none may be open now.
-                self.demand_settled(&link.boot)?;
-                if let ("intent", Some(call)) = (event, call) {
-                    self.await_outcome(call, link, seq, path);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn await_outcome(&mut self, call: &str, link: &Link<'_>, seq: u64, path: &Path) {
-        let awaited = self.open.entry(call.to_owned()).or_insert_with(|| Awaited {
-            outcomes: 0,
-            seq,
-            path: path.to_owned(),
-            boot: link.boot.clone().into_owned(),
-        });
-        awaited.outcomes = awaited.outcomes.saturating_add(1);
-    }
-
-    fn demand_settled(&mut self, boot: &str) -> Result<(), Damage> {
-        if !std::mem::take(&mut self.settling) {
-            return Ok(());
-        }
-        let unsettled =
-            self.open.iter().filter(|(_, awaited)| awaited.boot != boot).min_by_key(|(_, a)| a.seq);
-        unsettled.map_or(Ok(()), |(call, awaited)| {
-            Err(Damage {
-                path: awaited.path.clone(),
-                seq: awaited.seq,
-                fault: ChainFault::Unsettled { call: call.clone() },
-            })
-        })
-    }
-
-    fn agree_with(&self, rotation: &Link<'_>) -> bool {
-        let mut listed: BTreeMap<&str, u32> = BTreeMap::new();
-        for call in &rotation.open {
-            let count = listed.entry(call).or_default();
-            *count = count.saturating_add(1);
-        }
-        let known = listed.iter().all(|(call, count)| {
-            self.open.get(*call).is_some_and(|awaited| *count <= awaited.outcomes)
-        });
-        let owed = self.open.values().map(|awaited| u64::from(awaited.outcomes)).sum::<u64>();
-        let told = listed.values().map(|count| u64::from(*count)).sum::<u64>();
-        known && owed.saturating_add(self.elided) == told.saturating_add(rotation.open_elided)
     }
 }

@@ -18,6 +18,7 @@ use bartizan_gate::evidence::record::{
 };
 
 use super::chain::{self, Hex};
+use super::checkpoint::CheckpointMember;
 use super::encode::Encoder;
 use super::entry::JournalRecord;
 use super::inert;
@@ -44,6 +45,9 @@ const ENVELOPE_BYTES_MAX: usize = 256;
 
 // No record is refused for its size.
 const _: () = assert!(RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX <= LINE_BYTES_MAX);
+
+/// Size of a `checkpoint` record without the checkpoint, about, bytes.
+const CHECKPOINT_BODY_BYTES: usize = 128;
 
 /// Buffer that stays allocated for the next line, bytes.
 const LINE_BYTES_KEPT: usize = 1 << 16;
@@ -85,6 +89,12 @@ struct RotationMembers<'a> {
     open: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     open_elided: Option<usize>,
+}
+
+/// The journal's additional member of a `checkpoint` record.
+#[derive(Serialize)]
+struct CheckpointMembers<'a> {
+    checkpoint: &'a CheckpointMember,
 }
 
 /// The journal's additional member of a `gap` record.
@@ -209,6 +219,11 @@ impl Writer {
         }
     }
 
+    /// Calls without all of their outcomes.
+    pub(super) fn open_calls(&self) -> usize {
+        self.open.len()
+    }
+
     /// Sequence number of the last record; 0 before the first.
     pub(super) fn last_seq(&self) -> u64 {
         self.next_seq.saturating_sub(1)
@@ -300,6 +315,23 @@ impl Writer {
         Ok(self.last_seq())
     }
 
+    /// Writes the record of a checkpoint, and returns its sequence number. A failure is not counted:
+    /// the records that it would have covered are kept.
+    pub(super) fn keep_checkpoint(
+        &mut self,
+        checkpoint: &CheckpointMember,
+        now: Now,
+    ) -> Result<u64, String> {
+        if self.closed {
+            return Err("the journal is closed".to_owned());
+        }
+        let record = AuditRecord::new(Event::Checkpoint, now);
+        let members = members(&CheckpointMembers { checkpoint })?;
+        self.check_free_space(record.event)?;
+        self.prepare(&record, members.len().saturating_add(CHECKPOINT_BODY_BYTES))?;
+        self.write_own(&members, &record)
+    }
+
     fn try_keep(&mut self, record: &AuditRecord, body: &[u8]) -> Result<u64, String> {
         if self.closed {
             return Err("the journal is closed".to_owned());
@@ -327,7 +359,8 @@ impl Writer {
             | Event::Store
             | Event::Recovery
             | Event::Gap
-            | Event::Rotation => true,
+            | Event::Rotation
+            | Event::Checkpoint => true,
             Event::Start
             | Event::Intent
             | Event::Hold

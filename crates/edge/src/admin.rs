@@ -1,16 +1,17 @@
-//! The operators' listener: liveness and readiness probes, and the approval of held calls.
+//! The operators' listener: liveness and readiness probes, metrics, and the approval of held calls.
 //!
-//! It answers `GET /livez` and `GET /readyz` on a socket, a thread and a runtime of its own, never on
+//! It answers `GET /livez`, `GET /readyz` and `GET /metrics` on a socket, a thread and a runtime of its own, never on
 //! the agents' listener, and knows nothing of MCP. For probes it reads no request body and shows no
 //! secret: the reasons in its answers are texts of the program. Approvals ([`api`]) need the token of
 //! an approver and have room of their own, so that they hold up no probe. `console` is a page for them.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use ::http::{Method, Request, Response, StatusCode};
@@ -30,6 +31,7 @@ use bartizan_sync::lock;
 pub mod approvers;
 mod places;
 mod message;
+mod metrics;
 mod reply;
 mod console;
 mod answer;
@@ -39,6 +41,8 @@ pub mod overview;
 pub mod api;
 
 use self::api::ApprovalsApi;
+pub use self::metrics::MetricsPage;
+use self::metrics::Scraping;
 pub use self::places::{APPROVER_REQUESTS_MAX, CONNECTIONS_MAX};
 use self::places::{Place, Places};
 use self::reply::{Body, json};
@@ -71,11 +75,31 @@ impl Component {
     const ALL: [Self; 3] = [Self::Policy, Self::Journal, Self::Listener];
 }
 
+/// What a readiness report says about the program.
+pub struct About {
+    /// Its version.
+    pub version: &'static str,
+    /// `enforce` or `observe`.
+    pub mode: &'static str,
+    /// Returns the revision of the policy that decides now.
+    pub policy: Box<dyn Fn() -> Arc<str> + Send + Sync>,
+}
+
 /// Which components are ready. Clones share the state.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Readiness {
     missing: Arc<Mutex<BTreeMap<Component, String>>>,
     degraded: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    about: Arc<OnceLock<About>>,
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness")
+            .field("missing", &self.missing)
+            .field("degraded", &self.degraded)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Readiness {
@@ -88,7 +112,16 @@ impl Readiness {
     /// No component is ready.
     pub fn new() -> Self {
         let missing = Component::ALL.map(|component| (component, "not started".to_owned()));
-        Self { missing: Arc::new(Mutex::new(BTreeMap::from(missing))), degraded: Arc::default() }
+        Self {
+            missing: Arc::new(Mutex::new(BTreeMap::from(missing))),
+            degraded: Arc::default(),
+            about: Arc::default(),
+        }
+    }
+
+    /// Says what its reports tell about the program. Only the first call counts.
+    pub fn describe(&self, about: About) {
+        drop(self.about.set(about));
     }
 
     /// Marks `component` as ready.
@@ -121,7 +154,12 @@ impl Readiness {
         let missing = lock(&self.missing).clone();
         let ready = missing.is_empty() && !draining;
         let degraded = lock(&self.degraded).clone();
-        let report = ReadinessReport { ready, draining, reasons: missing, degraded };
+        let about = self.about.get().map(|about| AboutReport {
+            version: about.version,
+            mode: about.mode,
+            policy: (about.policy)(),
+        });
+        let report = ReadinessReport { ready, draining, reasons: missing, degraded, about };
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, serde_json::to_vec(&report).unwrap_or_default().into())
     }
@@ -136,6 +174,16 @@ struct ReadinessReport {
     /// What is wrong with parts that calls can be served without.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     degraded: BTreeMap<&'static str, String>,
+    #[serde(flatten)]
+    about: Option<AboutReport>,
+}
+
+/// [`About`], now.
+#[derive(Debug, Serialize)]
+struct AboutReport {
+    version: &'static str,
+    mode: &'static str,
+    policy: Arc<str>,
 }
 
 /// The operators' listener, bound and not yet serving.
@@ -146,6 +194,7 @@ pub struct AdminListener {
     tasks: TaskTracker,
     closing: CancellationToken,
     approvals: Option<Arc<ApprovalsApi>>,
+    metrics: Option<Scraping>,
 }
 
 /// What requests are answered from.
@@ -154,6 +203,7 @@ struct Desk {
     readiness: Readiness,
     closing: CancellationToken,
     approvals: Option<Arc<ApprovalsApi>>,
+    metrics: Option<Scraping>,
 }
 
 impl AdminListener {
@@ -165,13 +215,19 @@ impl AdminListener {
         tasks: TaskTracker,
         closing: CancellationToken,
     ) -> Self {
-        Self { tcp, readiness, tasks, closing, approvals: None }
+        Self { tcp, readiness, tasks, closing, approvals: None, metrics: None }
     }
 
     /// Answers approvers, too.
     #[must_use]
     pub fn with_approvals(self, approvals: ApprovalsApi) -> Self {
         Self { approvals: Some(Arc::new(approvals)), ..self }
+    }
+
+    /// Answers `GET /metrics` with `page`, too.
+    #[must_use]
+    pub fn with_metrics(self, page: Arc<dyn MetricsPage>) -> Self {
+        Self { metrics: Some(Scraping::new(page)), ..self }
     }
 
     /// The address that it listens on. Fails if the system cannot tell.
@@ -197,8 +253,12 @@ impl AdminListener {
         let stopped = stop.clone();
         let (ended, end) = oneshot::channel::<()>();
         let (tasks, closing) = (self.tasks, self.closing);
-        let desk =
-            Desk { readiness: self.readiness, closing: closing.clone(), approvals: self.approvals };
+        let desk = Desk {
+            readiness: self.readiness,
+            closing: closing.clone(),
+            approvals: self.approvals,
+            metrics: self.metrics,
+        };
         let serving = async move {
             let over = async {
                 closing.cancelled().await;
@@ -251,9 +311,11 @@ async fn connection(stream: TcpStream, peer: IpAddr, place: Arc<Place>, desk: De
         async move {
             let approvals = desk.approvals.clone();
             let approvals = approvals.filter(|_| ApprovalsApi::has(request.uri().path()));
-            Ok::<_, Infallible>(match approvals {
-                Some(approvals) => approvals.answer(request, peer, &place).await,
-                None => answer(&request, &desk),
+            let metrics = desk.metrics.as_ref().filter(|_| request.uri().path() == metrics::PATH);
+            Ok::<_, Infallible>(match (approvals, metrics) {
+                (Some(approvals), _) => approvals.answer(request, peer, &place).await,
+                (None, Some(metrics)) => metrics.answer(&request).await,
+                (None, None) => answer(&request, &desk),
             })
         }
     });

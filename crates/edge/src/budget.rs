@@ -30,7 +30,8 @@ impl Budget {
         held.grow(amount).then_some(held)
     }
 
-    fn used(&self) -> u64 {
+    /// What is reserved now.
+    pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 }
@@ -96,6 +97,11 @@ impl fmt::Debug for Holder {
 }
 
 impl YieldingBudget {
+    /// What is reserved now.
+    pub(crate) fn used(&self) -> u64 {
+        self.budget.used()
+    }
+
     pub(crate) fn new(max: u64) -> Arc<Self> {
         Arc::new(Self { budget: Budget::new(max), holders: Mutex::default() })
     }

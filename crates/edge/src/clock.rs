@@ -29,6 +29,13 @@ impl Clock {
         self.start.elapsed()
     }
 
+    /// The processor time that the process has used.
+    #[expect(clippy::unused_self, reason = "whoever may read a clock has one")]
+    pub fn used(&self) -> Duration {
+        // It is never negative.
+        Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+    }
+
     /// The processor time that this thread has used: what passes while the thread waits, or while
     /// the system lets others run, does not count.
     #[expect(clippy::unused_self, reason = "whoever may read a clock has one")]

@@ -34,6 +34,7 @@ mod making;
 mod well_known;
 mod receive;
 mod legacy_sse;
+mod usage;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -71,6 +72,7 @@ use self::reply::ReplyBody;
 use self::sessions::{LegacySession, SessionLimits, Sessions};
 use self::shares::Shares;
 use self::stalls::Tracked;
+pub use self::usage::{Usage, UsageReader};
 use self::well_known::Sites;
 pub use self::workers::{TASKS_BETWEEN_EVENTS, TASKS_BETWEEN_QUEUES};
 use self::workers::{WorkerPlace, Workers};
@@ -428,6 +430,11 @@ impl Listener {
     /// The address that it listens on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
+    }
+
+    /// Tells what agents use, as long as it serves.
+    pub fn usage(&self) -> UsageReader {
+        UsageReader::of(&self.inner)
     }
 
     /// Serves until [`Shared::closing`] is cancelled, then until every request in progress is

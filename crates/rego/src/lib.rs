@@ -333,6 +333,13 @@ impl Policy {
         Arc::clone(&self.0.revision)
     }
 
+    /// Whether `text` stands between quotes in the Rego sources, so that it is a name that the author
+    /// wrote and not one that a rule computed of the input.
+    pub fn names(&self, text: &str) -> bool {
+        let quoted = format!("\"{text}\"");
+        self.authored().iter().any(|module| module.text.contains(&quoted))
+    }
+
     /// The parts of the input that the entrypoints read.
     pub fn reads(&self) -> &ReadSet {
         &self.0.reads

@@ -96,6 +96,10 @@ impl Stage {
                 }
                 Some("curl") => printed.push_str(&(self.curl(&place, &words[1..]) + "\n")),
                 Some("openssl") => self.token(&place, &words[1..]),
+                Some("cp") => {
+                    let [_, from, to] = &words[..] else { panic!("{place}: cp how?") };
+                    fs::copy(self.path(from), self.path(to)).unwrap();
+                }
                 Some("export") => self.export(&place, &words[1..]),
                 _ => panic!("{place}: nothing here knows this command"),
             }
@@ -136,6 +140,13 @@ impl Stage {
         if let Some(bar) = words.iter().position(|word| word == "|") {
             let printed = self.bartizan(place, &words[..bar]);
             return filter(place, &words[bar + 1..], &printed);
+        }
+        if let [command @ .., to, file] = words
+            && to == ">"
+        {
+            let printed = self.bartizan(place, command);
+            self.write(file, &printed);
+            return String::new();
         }
         match words[0].as_str() {
             "run" => self.serve(place, words),

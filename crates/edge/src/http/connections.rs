@@ -82,6 +82,11 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), number })
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.table).open.len()
+    }
+
     /// Says which task serves connection `number`.
     pub(super) fn runs(&self, number: u64, task: AbortHandle) {
         if let Some(open) = lock(&self.table).open.get_mut(&number) {

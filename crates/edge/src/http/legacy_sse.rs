@@ -89,6 +89,11 @@ impl LegacyStreams {
         self.path.as_deref()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.table().len()
+    }
+
     fn table(&self) -> MutexGuard<'_, SessionRegistry<StreamEntry>> {
         // No panic can leave the table half updated, so a poisoned lock is safe.
         lock(&self.table)

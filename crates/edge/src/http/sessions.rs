@@ -135,6 +135,11 @@ impl Sessions {
         lock(&self.table)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.table().sessions.len()
+    }
+
     /// The session that `principal` knows as `public_id`; marks it as used.
     pub(super) fn find(
         &self,

@@ -122,11 +122,13 @@ pub enum Event {
     Gap,
     /// The journal began a new file.
     Rotation,
+    /// The records so far were signed; the journal adds the signature.
+    Checkpoint,
 }
 
 impl Event {
     /// All of them, in the order in which a reader of a list looks for them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Start,
         Self::Stop,
         Self::Intent,
@@ -144,6 +146,7 @@ impl Event {
         Self::Recovery,
         Self::Gap,
         Self::Rotation,
+        Self::Checkpoint,
     ];
 
     /// The event with this name in records.
@@ -171,6 +174,7 @@ impl Event {
             Self::Recovery => "recovery",
             Self::Gap => "gap",
             Self::Rotation => "rotation",
+            Self::Checkpoint => "checkpoint",
         }
     }
 }
