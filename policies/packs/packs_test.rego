@@ -12,6 +12,7 @@ codes(rules) := {rule.code | some rule in rules}
 pins := {
 	"wrong-environment",
 	"absent-environment",
+	"tool-without-environment",
 	"unmapped-environment",
 	"unreadable-environment",
 	"moves-later-calls",

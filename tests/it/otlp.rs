@@ -267,6 +267,7 @@ fn check(span: &Span, expected: &[(&str, &str)]) {
 async fn a_call_is_a_server_span_and_what_was_forwarded_a_client_span() {
     let mut fixture = fixture(Vec::new()).await;
     let mut begun = called("c1");
+    begun.time = now(1000).wall;
     begun.session = Some("conversation-1".into());
     begun.peer = Some("10.0.0.7".into());
     begun.client = Some(ClientFacts { name: "t".into(), version: "1".into() }.into());

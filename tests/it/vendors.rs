@@ -127,6 +127,7 @@ fn answer(reply: &Reply) -> Value {
 }
 
 const ABSENT: &str = "absent-environment";
+const WITHOUT: &str = "tool-without-environment";
 const WRONG: &str = "wrong-environment";
 const UNREADABLE: &str = "unreadable-environment";
 const UNMAPPED: &str = "unmapped-environment";
@@ -276,12 +277,12 @@ fn statsig_v1_holds_to_its_pin() {
     };
     for (row, tool, arguments, code) in [
         // A full replacement removes what the call leaves out, in production too.
-        ("H3 full-replace", "Update_Gate_Entirely", update.to_owned(), ABSENT),
-        ("H1 env-unaddressable", "Create_Experiment", gate(r#"["staging"]"#), ABSENT),
+        ("H3 full-replace", "Update_Gate_Entirely", update.to_owned(), WITHOUT),
+        ("H1 env-unaddressable", "Create_Experiment", gate(r#"["staging"]"#), WITHOUT),
         ("H1 env-missing", "Update_Segment", segment("null"), ABSENT),
         ("H4 env-value", "Update_Segment", segment(r#"["production"]"#), WRONG),
-        ("approval-control", "Approve_Gate_Review", review.to_owned(), ABSENT),
-        ("approval-control", "Commit_Gate_Review", review.to_owned(), ABSENT),
+        ("approval-control", "Approve_Gate_Review", review.to_owned(), WITHOUT),
+        ("approval-control", "Commit_Gate_Review", review.to_owned(), WITHOUT),
         // Names that no pack knows.
         ("E11 look-alike tool", "create_gate", gate(r#"["staging"]"#), UNKNOWN),
         ("E11 look-alike tool", "CreateGate", gate(r#"["staging"]"#), UNKNOWN),
@@ -304,7 +305,7 @@ fn statsig_v3_holds_to_its_pin() {
     stage.passes("gate_read", r#"{"action":"list"}"#);
     statsig_creates(&stage, "gate_create");
     let update = r#"{"arguments":{"params":{"path_id":"checkout_redesign","application/json":{"rules":[{"environments":["staging"]}]}}},"confirmation":{"acknowledged":true,"reason":"asked to"}}"#;
-    stage.refuses("H3 full-replace, self-confirm", "gate_update", update, ABSENT);
+    stage.refuses("H3 full-replace, self-confirm", "gate_update", update, WITHOUT);
     // The operation cannot be told.
     for arguments in [r#"{"action":["list"]}"#, r#"{"action":"list","Action":"get"}"#] {
         stage.refuses("G1 meta", "gate_read", arguments, UNKNOWN);
@@ -332,11 +333,11 @@ fn statsig_v3_holds_to_its_pin() {
         ("G1 lane", "api_read", "segments.update", "no-environment"),
         ("G1 lane", "api_read", "gates.update", "destructive"),
         ("G1 lane", "api_read", "gate_reviews.commit", "destructive"),
-        ("G1 lane", "api_write", "gate_reviews.commit", ABSENT),
-        ("H1 env-unaddressable", "api_write", "segments.update", ABSENT),
-        ("approval-control, self-confirm", "api_destructive", "gate_reviews.approve", ABSENT),
-        ("approval-control, self-confirm", "api_destructive", "gate_reviews.commit", ABSENT),
-        ("H4 env-value", "api_destructive", "gates.update", ABSENT),
+        ("G1 lane", "api_write", "gate_reviews.commit", WITHOUT),
+        ("H1 env-unaddressable", "api_write", "segments.update", WITHOUT),
+        ("approval-control, self-confirm", "api_destructive", "gate_reviews.approve", WITHOUT),
+        ("approval-control, self-confirm", "api_destructive", "gate_reviews.commit", WITHOUT),
+        ("H4 env-value", "api_destructive", "gates.update", WITHOUT),
     ] {
         stage.refuses(row, tool, &by(operation), code);
     }
@@ -409,24 +410,24 @@ fn flagsmith_holds_to_its_pin() {
             r#"{"environment_pk":41,"feature_pk":7,"id":"v"}"#,
             "destructive",
         ),
-        ("H1 env-unaddressable", "create_feature", r#"{"project_pk":3,"name":"x"}"#, ABSENT),
+        ("H1 env-unaddressable", "create_feature", r#"{"project_pk":3,"name":"x"}"#, WITHOUT),
         (
             "H1 env-unaddressable",
             "update_project_segment",
             r#"{"id__path":1,"project_pk":3,"name":"x","rules":[]}"#,
-            ABSENT,
+            WITHOUT,
         ),
         (
             "approval-control",
             "update_project",
             r#"{"id__path":3,"name":"shop","minimum_change_request_approvals":0}"#,
-            ABSENT,
+            WITHOUT,
         ),
         (
             "privilege",
             "create_organization_invite",
             r#"{"organisation_pk":1,"email":"a@example.com"}"#,
-            ABSENT,
+            WITHOUT,
         ),
         ("credential-read", "list_project_environments", r#"{"id":3}"#, "credential-read"),
         (

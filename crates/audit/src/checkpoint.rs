@@ -3,7 +3,7 @@
 //! A checkpoint has the form of C2SP's `tlog-checkpoint`: origin, number of records and the root of
 //! the Merkle tree over their lines, as a [signed note](super::note). Pure: no files, no clock.
 //! [`signing`](super::signing) makes them, [`verify`](super::verify) and [`prove`](super::prove)
-//! read them. [decision 40](../../../docs/decisions/0040-what-a-checkpoint-signs.md) says why a tree.
+//! read them. [decision 41](../../../docs/decisions/0041-what-a-checkpoint-signs.md) says why a tree.
 
 use std::fmt;
 

@@ -131,10 +131,9 @@ impl HeldRequest<'_> {
         holding: &Holding,
         grants: &mut SpentGrants,
     ) -> StepOutcome {
-        let approvals = Arc::clone(&grants.approvals);
+        let (approvals, call) = (Arc::clone(&grants.approvals), Arc::clone(&hold.call));
         let deadline = self.deadline(holding.wait);
         let mut progress = Progress { every: holding.progress, next: NonZeroU32::MIN };
-        let call = Arc::clone(&hold.call);
         let mut becomes_task = self.becomes_task(holding, &call);
         let mut left = hold.apart();
         loop {
@@ -144,9 +143,9 @@ impl HeldRequest<'_> {
             };
             // Its user should see the page now, and not when the wait is over.
             let page = self.opens_page(holding, &asked);
-            // A grant that is used is worth something to this attempt alone, so it waits on.
-            let at_once = becomes_task && grants.granted.is_empty();
-            let ended = if page || at_once && asked.is_open() {
+            // A grant that is used is worth something to this attempt alone: it waits on, too.
+            let used = !grants.granted.is_empty();
+            let ended = if page || becomes_task && !used && asked.is_open() {
                 Ended::Over
             } else {
                 self.wait(&mut asked.waiters, &call, deadline, &mut progress).await

@@ -26,7 +26,7 @@ use super::bearer::{self, Caller};
 use super::body::BodyMemory;
 use super::connection_state::{ConnectionState, RequestGuard};
 use super::keep_alive::COMMENT;
-use super::rejection::Rejection;
+use super::rejection::{Rejection, is_session_id};
 use super::reply::{self, Events, ReplyBody};
 use super::sessions::SESSION_BYTES;
 use super::shares::{self, Share, request_slots};
@@ -54,8 +54,6 @@ const MESSAGES_MAX: usize = 8;
 /// How long the reply to a POST waits for the server's challenge. An agent may post its messages
 /// one after the other, so this delays its next message during a slow call.
 const CHALLENGE_WAIT: Duration = Duration::from_secs(2);
-/// Length of a session id, hexadecimal digits.
-const ID_LEN: usize = 32;
 
 /// The open HTTP+SSE streams of one route, by session id.
 #[derive(Debug)]
@@ -123,11 +121,6 @@ pub(super) enum LegacyTarget {
     Stream(Arc<RouteState>),
     /// The message path of one stream, with its session id.
     Messages(Arc<RouteState>, Box<str>),
-}
-
-/// Whether `segment` of a path has the form of a session id.
-pub(super) fn is_session_id(segment: &str) -> bool {
-    segment.len() == ID_LEN && segment.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The stream or message path of this transport that `uri` names, if any. A query is not allowed,

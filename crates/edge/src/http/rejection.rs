@@ -10,12 +10,14 @@ use ::http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 
 use super::RouteState;
 use super::connection_state::ConnectionState;
-use super::legacy_sse;
 use super::reply::{self, ReplyBody};
 use crate::Shared;
 use bartizan_gate::evidence::step::{Act, Unrecorded};
 use bartizan_gate::question::access::Principal;
 use bartizan_gate::session::{DoorFacts, DoorRefusal, HttpFacts};
+
+/// Length of a session id of HTTP+SSE, hexadecimal digits.
+const SESSION_ID_LEN: usize = 32;
 
 /// Why an HTTP request is rejected, and what the client is told.
 pub(super) struct Rejection {
@@ -68,13 +70,15 @@ impl RequestTarget {
         let path = self.uri.path();
         let (plain, parameters) = path.split_once(';').unwrap_or((path, ""));
         let (before, last) = plain.rsplit_once('/').unwrap_or(("", plain));
-        let kept = if legacy_sse::is_session_id(last) {
-            format!("{before}/***")
-        } else {
-            plain.to_owned()
-        };
+        let kept = if is_session_id(last) { format!("{before}/***") } else { plain.to_owned() };
         if parameters.is_empty() { kept } else { format!("{kept};***") }
     }
+}
+
+/// Whether `segment` of a path has the form of a session id of HTTP+SSE.
+pub(super) fn is_session_id(segment: &str) -> bool {
+    segment.len() == SESSION_ID_LEN
+        && segment.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// `host` without user information.
