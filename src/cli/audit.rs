@@ -1,32 +1,35 @@
-//! `bartizan audit`: prints and verifies a journal.
+//! `bartizan audit`: prints, searches and verifies a journal.
 //!
 //! Reads the files of a state directory. A running firewall is neither needed nor disturbed.
 
-mod verify;
-
-use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use bartizan_audit::entry::JournalRecord;
-use bartizan_audit::filter::Filter;
-use bartizan_audit::journal_directory;
-use bartizan_audit::pretty::{self, Colour};
-use bartizan_audit::tail::{JournalReader, ReadError};
+use super::{Exit, Failure};
+use bartizan_audit::inert;
+use bartizan_audit::tail::ReadError;
 use bartizan_audit::verify::VerifyError;
 use bartizan_edge::clock::Clock;
 
+mod select;
+mod tail;
+mod query;
+mod session;
+mod verify;
+
+pub use query::{QueryArgs, query};
+pub use select::{PlaceArgs, SelectArgs, When};
+pub use session::{SessionArgs, session};
+pub use tail::{FormArgs, RecordFormat, TailArgs, tail};
 pub use verify::{KeyArgs, ProveArgs, VerifyArgs, check, inclusion, key};
 
 /// How often `--follow` checks for new records.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
-/// Print the records of an audit journal, or verify it
+/// Print the calls and records of an audit journal, search it, or verify it
 ///
 /// Only reads files, so a running firewall is not disturbed.
 #[derive(Debug, Args)]
@@ -38,14 +41,34 @@ pub struct AuditArgs {
 /// The subcommands of `bartizan audit`.
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
-    /// Print records
+    /// Print the newest calls, and those that follow
     ///
-    /// On a terminal each record is one readable line; elsewhere the journal's JSON lines are
-    /// printed.
+    /// On a terminal each call is one line: when, what was decided, how it ended and after how long,
+    /// effect, environment, who, server and tool, and the first digits of its id. `(deny)` was let
+    /// through in observe mode. Elsewhere the records are printed as the journal has them, one JSON
+    /// object a line.
     #[command(after_help = "Examples:\n  \
-        bartizan audit tail --state /var/lib/bartizan --follow --decision deny\n  \
+        bartizan audit tail --follow --decision deny\n  \
+        bartizan audit tail --environment production --since yesterday --until today\n  \
         bartizan audit tail --state /var/lib/bartizan --since 15m | jq .decision.reasons")]
     Tail(Box<TailArgs>),
+    /// Print all calls that match, oldest first, or count them
+    ///
+    /// Reads the whole journal, several files at once; files of another time are left out. A call
+    /// matches if one of its records does. It counts once for each value that it has, and as often
+    /// as a `repeated` record says.
+    #[command(after_help = "Examples:\n  \
+        bartizan audit query --environment production --since yesterday --until today \\\n    \
+        --group-by principal\n  \
+        bartizan audit query --decision deny --rule wrong-environment\n  \
+        bartizan audit query --principal agent-a --since 7d --json > agent-a.ndjson\n  \
+        bartizan audit query --decision deny --since 24h --count")]
+    Query(Box<QueryArgs>),
+    /// Tell one conversation: who spoke to whom, and each call with what was decided and why
+    #[command(after_help = "Examples:\n  \
+        bartizan audit session 5b0c1f6e9d3a4c72\n  \
+        bartizan audit session --call b33453e4 --json")]
+    Session(SessionArgs),
     /// Verify the journal, or name the first record that is wrong
     ///
     /// Exit code 1 if the journal does not verify. Neither hash chain nor checkpoints show that
@@ -70,91 +93,6 @@ enum AuditCommand {
     Key(KeyArgs),
 }
 
-/// Arguments of `audit tail`.
-#[derive(Debug, Args)]
-pub struct TailArgs {
-    /// The state directory of the configuration.
-    #[arg(long, value_name = "DIR")]
-    pub state: PathBuf,
-    /// Keep printing new records as they are written.
-    #[arg(short, long)]
-    pub follow: bool,
-    /// Start with this sequence number.
-    #[arg(long, value_name = "N", conflicts_with = "lines")]
-    pub from_seq: Option<u64>,
-    /// Start with the last N records that match.
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=100_000))]
-    pub lines: Option<u32>,
-    /// Only records since this time: RFC 3339 in UTC, or a duration before now, such as `15m`.
-    #[arg(long, value_name = "TIME", value_parser = since)]
-    pub since: Option<Since>,
-    /// Only records of this protected server. This and the options below may be repeated.
-    #[arg(long)]
-    pub server: Vec<String>,
-    /// Only records about this tool.
-    #[arg(long)]
-    pub tool: Vec<String>,
-    /// Only records with this MCP method.
-    #[arg(long)]
-    pub method: Vec<String>,
-    /// Only records with this event: intent, denial, outcome and so on.
-    #[arg(long)]
-    pub event: Vec<String>,
-    /// Only records with this decision.
-    #[arg(long, value_parser = ["permit", "deny"])]
-    pub decision: Vec<String>,
-    /// Only records of operations with this effect: read, write, destructive and so on.
-    #[arg(long)]
-    pub effect: Vec<String>,
-    /// Only records with this reason: the code of a rule, or one of the firewall's own.
-    #[arg(long)]
-    pub rule: Vec<String>,
-    /// Only records in this MAESTRO layer.
-    #[arg(long, value_parser = ["L1", "L2", "L3", "L4", "L5", "L6", "L7", "X"])]
-    pub layer: Vec<String>,
-    /// Only records with this finding.
-    #[arg(long)]
-    pub finding: Vec<String>,
-    /// Only records of this principal.
-    #[arg(long)]
-    pub principal: Vec<String>,
-    /// Only records of this call, by its decision id.
-    #[arg(long)]
-    pub call: Vec<String>,
-    /// Print one readable line per record; the default on a terminal.
-    #[arg(long, conflicts_with = "json")]
-    pub pretty: bool,
-    /// Print the journal's JSON lines; the default if the output is not a terminal.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// The value of `--since`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
-    /// A point in time.
-    At(SystemTime),
-    /// A duration before now.
-    Ago(Duration),
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
-        return Ok(Since::At(time));
-    }
-    let span = humantime::parse_duration(text);
-    span.map(Since::Ago).map_err(|_| "neither RFC 3339 in UTC nor a span like `15m`".to_owned())
-}
-
-/// How records are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordFormat {
-    /// One readable line per record.
-    Pretty(Colour),
-    /// The journal's lines, unchanged.
-    Raw,
-}
-
 /// Why a command failed.
 #[derive(Debug)]
 pub enum AuditError {
@@ -171,6 +109,18 @@ pub enum AuditError {
     Verify(VerifyError),
     /// What was given cannot be used, or proves nothing.
     Argument(String),
+    /// So many lines are no records; the others were printed.
+    Damaged {
+        /// Their number.
+        lines: u64,
+    },
+    /// No record has this id.
+    NotFound {
+        /// The id of a call or a conversation.
+        id: String,
+    },
+    /// The configuration does not tell where the journal is.
+    Configuration(Box<Failure>),
     /// The output cannot be written.
     Output(io::Error),
 }
@@ -182,6 +132,16 @@ impl std::fmt::Display for AuditError {
             Self::Unreadable { seq, cause } => write!(f, "record {seq} cannot be read: {cause}"),
             Self::Verify(error) => error.fmt(f),
             Self::Argument(what) => f.write_str(what),
+            Self::Damaged { lines } => write!(
+                f,
+                "{lines} lines of the journal are no records; `bartizan audit verify` names the first"
+            ),
+            Self::NotFound { id } => {
+                let mut shown = String::new();
+                inert::push(&mut shown, id, 200);
+                write!(f, "no record in the journal has the id `{shown}`")
+            }
+            Self::Configuration(failure) => failure.fmt(f),
             Self::Output(error) => write!(f, "cannot print: {error}"),
         }
     }
@@ -189,32 +149,33 @@ impl std::fmt::Display for AuditError {
 
 /// Runs `bartizan audit`. Exit code 0, or 1 after a failure or for a journal that does not verify.
 pub fn run(args: &AuditArgs) -> ExitCode {
+    let now = Clock::start().now().wall;
+    let out = io::stdout();
+    let terminal = out.is_terminal();
+    let no_color = std::env::var_os("NO_COLOR");
+    let no_color = no_color.as_deref();
     match &args.command {
         AuditCommand::Tail(args) => {
-            let now = Clock::start().now().wall;
-            let out = io::stdout();
-            let no_color = std::env::var_os("NO_COLOR");
-            let form = form(args, out.is_terminal(), no_color.as_deref());
+            let form = args.form().format(terminal, no_color);
             let wait = || {
                 std::thread::sleep(FOLLOW_EVERY);
                 true
             };
             end(&tail(args, form, now, wait, &mut BufWriter::new(out.lock())))
         }
+        AuditCommand::Query(args) => {
+            // Numbers are for people, unless JSON is asked for.
+            let form = args.format(terminal, no_color);
+            end(&query(args, form, now, &mut BufWriter::new(out.lock())))
+        }
+        AuditCommand::Session(args) => {
+            let form = args.format(terminal, no_color);
+            end(&session(args, form, &mut BufWriter::new(out.lock())))
+        }
         AuditCommand::Verify(args) => end(&check(args, &mut io::stdout().lock())),
         AuditCommand::Prove(args) => end(&inclusion(args, &mut io::stdout().lock())),
         AuditCommand::Key(args) => end(&key(args, &mut io::stdout().lock())),
     }
-}
-
-/// Chooses how records are printed: by the options, otherwise by whether the output is a terminal.
-/// `no_color` is the value of `NO_COLOR` (no-color.org: any value except the empty one turns
-/// colours off).
-fn form(args: &TailArgs, terminal: bool, no_color: Option<&OsStr>) -> RecordFormat {
-    let plain = no_color.is_some_and(|value| !value.is_empty());
-    let colour = if terminal && !plain { Colour::Ansi } else { Colour::None };
-    let pretty = args.pretty || (terminal && !args.json);
-    if pretty { RecordFormat::Pretty(colour) } else { RecordFormat::Raw }
 }
 
 /// Prints a failure to standard error. A closed pipe (`| head`) is not a failure.
@@ -224,6 +185,10 @@ fn end(ended: &Result<(), AuditError>) -> ExitCode {
         Err(AuditError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
+        Err(AuditError::Configuration(failure)) => {
+            writeln!(io::stderr(), "{failure}").unwrap_or_default();
+            Exit::Usage.into()
+        }
         Err(error) => {
             // If standard error cannot be written either, the message is lost.
             writeln!(io::stderr(), "error: {error}").unwrap_or_default();
@@ -232,121 +197,6 @@ fn end(ended: &Result<(), AuditError>) -> ExitCode {
     }
 }
 
-/// Prints records to `out`. With `--follow`, `wait` is called at the end of the journal; the
-/// function returns when `wait` returns `false`.
-///
-/// # Errors
-///
-/// A record cannot be read or printed.
-pub fn tail(
-    args: &TailArgs,
-    form: RecordFormat,
-    now: SystemTime,
-    mut wait: impl FnMut() -> bool,
-    out: &mut dyn Write,
-) -> Result<(), AuditError> {
-    let filter = filter(args, now);
-    let mut reader =
-        JournalReader::new(&journal_directory(&args.state), args.from_seq.unwrap_or(1));
-    let mut last = args.lines.map(|lines| (lines, VecDeque::new()));
-    loop {
-        while let Some(line) = reader.read().map_err(AuditError::Read)? {
-            let unreadable = |cause| AuditError::Unreadable { seq: line.seq, cause };
-            if form == RecordFormat::Raw && filter.is_empty() {
-                keep_or_print(line.bytes, &mut last, out)?;
-                continue;
-            }
-            let entry = JournalRecord::read(&line.bytes).map_err(unreadable)?;
-            if !filter.admits(&entry) {
-                continue;
-            }
-            let text = match form {
-                RecordFormat::Raw => line.bytes,
-                RecordFormat::Pretty(colour) => pretty::line(&entry, colour).into_bytes(),
-            };
-            keep_or_print(text, &mut last, out)?;
-        }
-        for text in last.take().into_iter().flat_map(|(_, texts)| texts) {
-            print(&text, out)?;
-        }
-        out.flush().map_err(AuditError::Output)?;
-        if !args.follow || !wait() {
-            return Ok(());
-        }
-    }
-}
-
-/// Prints `text`, or with `--lines` stores it among the last lines.
-fn keep_or_print(
-    text: Vec<u8>,
-    last: &mut Option<(u32, VecDeque<Vec<u8>>)>,
-    out: &mut dyn Write,
-) -> Result<(), AuditError> {
-    let Some((lines, texts)) = last else { return print(&text, out) };
-    texts.push_back(text);
-    if texts.len() > usize::try_from(*lines).unwrap_or(usize::MAX) {
-        texts.pop_front();
-    }
-    Ok(())
-}
-
 fn print(text: &[u8], out: &mut dyn Write) -> Result<(), AuditError> {
     out.write_all(text).and_then(|()| out.write_all(b"\n")).map_err(AuditError::Output)
-}
-
-fn filter(args: &TailArgs, now: SystemTime) -> Filter {
-    let since = args.since.map(|since| {
-        let time = match since {
-            Since::At(time) => time,
-            Since::Ago(span) => now.checked_sub(span).unwrap_or(SystemTime::UNIX_EPOCH),
-        };
-        humantime::format_rfc3339_micros(time.max(SystemTime::UNIX_EPOCH)).to_string()
-    });
-    Filter {
-        server: args.server.clone(),
-        tool: args.tool.clone(),
-        method: args.method.clone(),
-        event: args.event.clone(),
-        decision: args.decision.clone(),
-        effect: args.effect.clone(),
-        rule: args.rule.clone(),
-        layer: args.layer.clone(),
-        finding: args.finding.clone(),
-        principal: args.principal.clone(),
-        call: args.call.clone(),
-        since,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Tail {
-        #[command(flatten)]
-        args: TailArgs,
-    }
-
-    #[test]
-    fn a_person_gets_pretty_lines_and_a_pipe_the_bytes() {
-        let ansi = RecordFormat::Pretty(Colour::Ansi);
-        let plain = RecordFormat::Pretty(Colour::None);
-        let cases = [
-            (None, true, None, ansi),
-            (None, true, Some("1"), plain),
-            (None, true, Some(""), ansi),
-            (None, false, None, RecordFormat::Raw),
-            (Some("--json"), true, None, RecordFormat::Raw),
-            (Some("--pretty"), false, None, plain),
-        ];
-        for (option, terminal, no_color, expected) in cases {
-            let line = ["tail", "--state", "x"].into_iter().chain(option);
-            let args = Tail::try_parse_from(line).unwrap().args;
-            let shown = form(&args, terminal, no_color.map(OsStr::new));
-            assert_eq!(shown, expected, "{option:?} {terminal} {no_color:?}");
-        }
-    }
 }

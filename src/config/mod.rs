@@ -147,6 +147,27 @@ impl Config {
         Ok(config)
     }
 
+    /// The directory `state` of the configuration in the file at `path`. Nothing else of the file is
+    /// read into values: whoever looks at the journal need not have the secrets that the file names.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is no YAML, or its `state` is no path.
+    pub fn state_of(path: &Path) -> Result<PathBuf, Problems> {
+        let env = |name: &str| std::env::var(name).ok();
+        let surroundings = Surroundings { env: &env, read: &read_file, exists: &Path::exists };
+        let cx = Context::new(path.parent().unwrap_or_else(|| Path::new("")), &surroundings);
+        let state = tree(&text_of(path)?, &cx).and_then(|mut tree| {
+            if let yaml::Kind::Map(members) = &mut tree.kind {
+                members.retain(|member| member.key == "state");
+            }
+            let written =
+                form::Written { node: tree, location: Location::named(""), name: String::new() };
+            section(|s| Some(state_key(s))).read(written, &cx)
+        });
+        cx.into_problems().unless_any(state)
+    }
+
     /// Reads `text`, with paths in it relative to `base` and variables from `env`. Looks at the
     /// file system for what the text names, and changes nothing.
     pub fn parse(
@@ -216,14 +237,7 @@ impl Config {
     /// The keys of the whole file.
     fn keys(s: &mut Section<'_>, agents: Agents) -> Option<Self> {
         let front = Front::read(s, agents);
-        let state = s
-            .key(
-                "state",
-                path(),
-                "Directory of the journal, of the key of its digests, and of the held calls \
-                 (`approvals.redb`). It is created if it is missing, for its owner alone.",
-            )
-            .or(STATE.into());
+        let state = state_key(s);
         let lock = s
             .key(
                 "lock",
@@ -302,6 +316,16 @@ fn text_of(path: &Path) -> Result<String, Problems> {
         problems.push(&Location::named(""), what, "name a configuration file with `-c`");
         problems
     })
+}
+
+fn state_key(s: &mut Section<'_>) -> PathBuf {
+    s.key(
+        "state",
+        path(),
+        "Directory of the journal, of the key of its digests, and of the held calls \
+         (`approvals.redb`). It is created if it is missing, for its owner alone.",
+    )
+    .or(STATE.into())
 }
 
 /// The tree of a file's text.

@@ -50,6 +50,7 @@ pub struct JournalRecord {
     pub hidden: Vec<String>,
     #[serde(default)]
     pub hidden_more: u64,
+    pub redacted: Option<RedactionRecord>,
     pub bytes: Option<u64>,
     pub digest: Option<String>,
     pub duration_us: Option<u64>,
@@ -80,6 +81,11 @@ impl JournalRecord {
     /// The JSON parser's message, with line and column.
     pub fn read(line: &[u8]) -> Result<Self, String> {
         read(line)
+    }
+
+    /// The code of the first reason of its decision.
+    pub fn reason(&self) -> Option<&str> {
+        self.decision.as_ref()?.reasons.first().map(|reason| reason.code.as_str())
     }
 
     /// The name of the tool, prompt, resource (its URI) or task that the record is about.
@@ -192,6 +198,23 @@ pub struct ApprovalRecord {
     pub by: Option<String>,
     pub reason: Option<String>,
     pub scope: Option<String>,
+}
+
+/// See [`RedactionFacts`](bartizan_gate::evidence::record::RedactionFacts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct RedactionRecord {
+    pub count: u64,
+    #[serde(default)]
+    pub places: Vec<PlaceRecord>,
+}
+
+/// See [`PlaceFacts`](bartizan_gate::evidence::record::PlaceFacts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct PlaceRecord {
+    pub pointer: String,
+    pub rule: String,
 }
 
 /// See [`DecisionFacts`](bartizan_gate::evidence::record::DecisionFacts).

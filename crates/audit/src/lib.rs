@@ -1,9 +1,11 @@
 //! The audit journal, and everything that reads it.
 //!
 //! [`journal`] is the only writer: it appends records. [`recover`] repairs a directory after a
-//! crash, [`tail`] reads records and [`recent`] the newest of them backwards, [`signing`] signs
-//! them, [`verify`] checks that none was changed or removed, [`prove`] proves a single one, [`pretty`] formats them for people, and [`export`] sends them to
-//! services: as spans ([`otlp`]) and as OPA's decision logs ([`decisions`]). Nothing here decides
+//! crash, [`tail`] reads records, [`recent`] the newest of them backwards and [`scan`] all of them
+//! fast, [`signing`] signs them, [`verify`] checks that none was changed or removed, [`prove`]
+//! proves a single one. [`filter`] selects records, [`calls`] joins those of a call, [`tally`] counts
+//! calls, [`pretty`] and [`story`] format them for people, and [`export`] sends them to services: as
+//! spans ([`otlp`]) and as OPA's decision logs ([`decisions`]). Nothing here decides
 //! anything, and no reader can slow the writer down. `docs/audit.md` describes records and commands
 //! for users.
 //!
@@ -58,7 +60,11 @@ pub mod verify;
 pub mod prove;
 pub mod filter;
 pub mod recent;
+pub mod scan;
+pub mod calls;
+pub mod tally;
 pub mod pretty;
+pub mod story;
 pub mod span;
 pub mod export;
 pub mod otlp;

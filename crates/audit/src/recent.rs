@@ -12,8 +12,7 @@ use std::path::Path;
 
 use percent_encoding::percent_decode_str;
 
-use super::entry::JournalRecord;
-use super::filter::Filter;
+use super::filter::{Field, Filter, Matcher};
 use super::segment::{self, LINE_BYTES_MAX};
 use super::tail::seq_of;
 
@@ -65,8 +64,8 @@ pub struct RecentQuery {
 
 impl RecentQuery {
     /// Reads the query of a URL, as forms are encoded: `tool=delete_flag&decision=deny`. The names
-    /// are `before`, `after`, and those of the members of [`Filter`] without `since`; the latter may be
-    /// repeated. `None` if there is another name, too much, or what is no text.
+    /// are `before`, `after`, and those of [`Field`]s; the latter may be repeated. `None` if there is
+    /// another name, a value that the field cannot have, too much, or what is no text.
     pub fn read(query: &str) -> Option<Self> {
         let mut found = Self::default();
         for (count, part) in query.split('&').filter(|part| !part.is_empty()).enumerate() {
@@ -79,30 +78,17 @@ impl RecentQuery {
             if value.len() > VALUE_BYTES_MAX {
                 return None;
             }
-            let filter = &mut found.filter;
-            let wanted = match name {
-                "before" => {
-                    found.before = Some(Place::read(&value)?);
-                    continue;
+            match name {
+                "before" => found.before = Some(Place::read(&value)?),
+                "after" => found.after = Some(value.parse().ok()?),
+                name => {
+                    let field = Field::named(name)?;
+                    if field.known().is_some_and(|known| !known.contains(&&*value)) {
+                        return None;
+                    }
+                    found.filter.want(field, value);
                 }
-                "after" => {
-                    found.after = Some(value.parse().ok()?);
-                    continue;
-                }
-                "server" => &mut filter.server,
-                "tool" => &mut filter.tool,
-                "method" => &mut filter.method,
-                "event" => &mut filter.event,
-                "decision" => &mut filter.decision,
-                "effect" => &mut filter.effect,
-                "rule" => &mut filter.rule,
-                "layer" => &mut filter.layer,
-                "finding" => &mut filter.finding,
-                "principal" => &mut filter.principal,
-                "call" => &mut filter.call,
-                _ => return None,
-            };
-            wanted.push(value.into_owned());
+            }
         }
         Some(found)
     }
@@ -129,7 +115,8 @@ impl RecentRecords {
         let segments = segment::list(directory)?;
         let begun =
             |at: &segment::Segment| query.before.is_none_or(|it| at.first_seq <= it.segment);
-        let mut step = Step { query, found: Self::default(), page: 0, scanned: 0 };
+        let matcher = Matcher::new(&query.filter);
+        let mut step = Step { query, matcher, found: Self::default(), page: 0, scanned: 0 };
         for (number, at) in segments.iter().enumerate().rev().filter(|(_, at)| begun(at)) {
             let from = query.before.filter(|it| it.segment == at.first_seq).map(|it| it.offset);
             match step.segment(&at.path, from)? {
@@ -165,6 +152,7 @@ impl RecentRecords {
 /// A step, while it is taken.
 struct Step<'a> {
     query: &'a RecentQuery,
+    matcher: Matcher,
     found: RecentRecords,
     /// Bytes of the records that were found.
     page: usize,
@@ -226,12 +214,12 @@ impl Step<'_> {
         if seq_of(line).zip(self.query.after).is_some_and(|(seq, after)| seq <= after) {
             return false;
         }
-        match JournalRecord::read(line) {
-            Ok(entry) if self.query.filter.admits(&entry) => {
+        match self.matcher.read(line) {
+            Ok(Some(_)) => {
                 self.page = self.page.saturating_add(line.len());
                 self.found.lines.push(line.to_vec());
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(_) => self.found.unreadable = self.found.unreadable.saturating_add(1),
         }
         true
@@ -406,8 +394,8 @@ mod tests {
     fn a_query_is_read_as_forms_are_encoded() {
         let found =
             RecentQuery::read("tool=a%20b+c%26&tool=%E2%80%AE&rule=r&before=7-9&after=3").unwrap();
-        assert_eq!(found.filter.tool, ["a b c&", "\u{202e}"]);
-        assert_eq!(found.filter.rule, ["r"]);
+        let wanted = Filter::default().and(Field::Tool, "a b c&").and(Field::Tool, "\u{202e}");
+        assert_eq!(found.filter, wanted.and(Field::Rule, "r"));
         assert_eq!((found.before, found.after), (Some(Place { segment: 7, offset: 9 }), Some(3)));
         assert_eq!(RecentQuery::read(""), Some(RecentQuery::default()));
         let long = format!("tool={}", "x".repeat(VALUE_BYTES_MAX + 1));
@@ -421,6 +409,8 @@ mod tests {
             "before=1",
             "before=1-x",
             "since=1",
+            "effect=wri",
+            "finding=tool_refused",
             &long,
             &many,
         ] {

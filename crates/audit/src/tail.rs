@@ -215,7 +215,7 @@ fn read_seq_again(open: &mut OpenSegment, seq: u64) -> Result<u64, ReadError> {
 }
 
 /// The `seq` of a line; the journal always writes it first.
-pub(super) fn seq_of(line: &[u8]) -> Option<u64> {
+pub fn seq_of(line: &[u8]) -> Option<u64> {
     let rest = line.strip_prefix(b"{\"seq\":")?;
     let digits = rest.split(|byte| *byte == b',').next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()

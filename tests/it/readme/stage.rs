@@ -153,6 +153,7 @@ impl Stage {
             "wrap" => self.wrap(place, words),
             "demo" if background => self.flag_service(place, words),
             "approvals" => return self.approvals(place, words),
+            "audit" if words[1] == "session" => return self.session(place, words),
             "lock" => {
                 // The same file, with the ports that the servers really have.
                 let file = &words[words.iter().position(|word| word == "-c").unwrap() + 1];
@@ -220,6 +221,19 @@ impl Stage {
             latest["id"].as_str().unwrap().clone_into(&mut words[2]);
         }
         to(&words)
+    }
+
+    /// `audit session`: the id that a document shows stands for that of the latest call.
+    fn session(&self, place: &str, words: &[String]) -> String {
+        let mut words = words.to_vec();
+        let state = words.iter().position(|word| word == "--state").unwrap() + 1;
+        let call = words.iter().position(|word| word == "--call").unwrap() + 1;
+        let tail = ["audit", "tail", "--json", "--event", "intent", "--state", &words[state]];
+        let records = self.bartizan(place, &tail.map(str::to_owned));
+        let latest = records.lines().last().unwrap_or_else(|| panic!("{place}: no call"));
+        let latest: serde_json::Value = serde_json::from_str(latest).unwrap();
+        latest["call"].as_str().unwrap()[..8].clone_into(&mut words[call]);
+        self.bartizan(place, &words)
     }
 
     /// Runs a command that ends, to its good end.

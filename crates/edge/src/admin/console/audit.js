@@ -10,7 +10,7 @@ const READINGS_MAX = 16;
 /** Pause after each reading, so that a busy firewall does not keep the page busy. */
 const PAUSE_MS = 1000;
 /** The members of the form, as the firewall names them. */
-const FILTERS = ["decision", "event", "effect", "server", "tool", "principal", "rule"];
+const FILTERS = ["decision", "event", "effect", "environment", "server", "tool", "principal", "rule", "session"];
 
 /** The word for what a record says, and its kind. */
 function verdict(record) {
@@ -91,6 +91,16 @@ function entry(record) {
   return item;
 }
 
+/** Where the names are that a filter suggests. */
+const SEEN = {
+  environment: (record) => record.operation?.environments ?? [],
+  server: (record) => [record.server],
+  tool: (record) => [record.target?.tool],
+  principal: (record) => [record.principal],
+  rule: rulesOf,
+  session: (record) => [record.session],
+};
+
 /** The view. `ask` asks the firewall; `failed` takes an error. */
 export function auditView(ask, failed) {
   let records = [];
@@ -155,13 +165,7 @@ export function auditView(ask, failed) {
 
   /** Offers the names that were seen. Those with characters that are not seen cannot be offered. */
   function suggest() {
-    const seen = {
-      server: (record) => [record.server],
-      tool: (record) => [record.target?.tool],
-      principal: (record) => [record.principal],
-      rule: rulesOf,
-    };
-    for (const [name, of] of Object.entries(seen)) {
+    for (const [name, of] of Object.entries(SEEN)) {
       const names = [...new Set(records.flatMap(of))].filter((text) => text && /^[!-~ ]{1,100}$/.test(text));
       byId(`seen-${name}`).replaceChildren(...names.sort().slice(0, 100).map((text) => new Option("", text)));
     }
@@ -246,7 +250,7 @@ export function auditView(ask, failed) {
     change = null;
     byId("records").replaceChildren();
     byId("filters").reset();
-    for (const name of ["server", "tool", "principal", "rule"]) byId(`seen-${name}`).replaceChildren();
+    for (const name of Object.keys(SEEN)) byId(`seen-${name}`).replaceChildren();
     tell("");
   }
 
