@@ -292,7 +292,7 @@ async fn the_page_lists_each_request() {
     let listed = documented();
     let mut named: Vec<_> = listed.iter().map(|(method, path, _)| (&**method, &**path)).collect();
     // What is not of approvers alone.
-    let others = [("GET", "/console"), ("GET", "/livez"), ("GET", "/readyz")];
+    let others = [("GET", "/console"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")];
     let mut answered: Vec<_> = bartizan_edge::admin::api::routes().chain(others).collect();
     named.sort_unstable();
     answered.sort_unstable();
