@@ -341,6 +341,15 @@ impl HeldRequest<'_> {
             self.withdraw(approvals, holds, &declined);
             return Err(HoldEnd::Cancelled);
         }
+        self.ask_all(approvals, call, holds)
+    }
+
+    fn ask_all<'h>(
+        &'h self,
+        approvals: &Arc<Approvals>,
+        call: &CallId,
+        holds: &[Hold],
+    ) -> Result<Asked<'h>, HoldEnd> {
         let now = self.shared.now();
         let mut asked =
             Asked { request: self, call: Arc::clone(call), waiters: Vec::new(), over: false };
@@ -431,7 +440,7 @@ impl HeldRequest<'_> {
         };
         if approvals.get(&declined.0).as_ref().is_some_and(same)
             && let Some(hold) = holds.first()
-            && let Ok(asked) = self.ask(approvals, &hold.call, holds)
+            && let Ok(asked) = self.ask_all(approvals, &hold.call, holds)
         {
             asked.cancel();
         }

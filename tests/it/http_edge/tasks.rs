@@ -331,7 +331,7 @@ async fn a_call_that_waits_as_a_task_pays_its_limits_once() {
     let (task, hold) = scene.held("held-once", json!({})).await;
     scene.grant(&hold);
     assert_eq!(scene.rig.ends(&task).await["status"], "completed");
-    assert_eq!(scene.rig.calls("held-once", json!({})).await["error"]["code"], -31001);
+    assert_eq!(scene.rig.calls("held-once", json!({})).await["error"]["code"], -31002);
 }
 
 #[tokio::test]
