@@ -10,7 +10,7 @@ fn main() {
         status: Status::Ok,
         own: false,
         settles: None,
-        back: None,
+        follows: None,
         retry_after: 0,
     };
 }
