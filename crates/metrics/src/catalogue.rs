@@ -1,6 +1,6 @@
 //! The table of all metrics. Instruments are made from it, and `docs/metrics.md` is compared with it.
 //!
-//! Names and units are OpenTelemetry's; [`prometheus_name`] gives the name that Prometheus sees.
+//! Names and units are OpenTelemetry's; [`Metric::prometheus_name`] gives the name that Prometheus sees.
 //! `mcp.server.operation.duration` and its attributes follow OpenTelemetry's conventions for MCP.
 
 /// What an instrument measures.

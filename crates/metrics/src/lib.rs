@@ -1,7 +1,7 @@
 //! What the firewall counts and measures.
 //!
 //! The instruments are OpenTelemetry's, and there is one table of them: [`catalogue`]. What is
-//! counted comes from the audit records, as they are kept ([`Metrics::kept`]), so that no number can
+//! counted comes from the audit records, as they are kept ([`Metrics::recorded`]), so that no number can
 //! say what the journal does not; what is only looked at (sizes, positions, states) is read when
 //! somebody collects ([`Source`]). [`text`] writes them as Prometheus reads them.
 //!
