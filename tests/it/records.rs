@@ -269,20 +269,10 @@ fn the_journal_writes_what_the_schema_declares() {
         WITHOUT.iter().filter(|it| !std::ptr::eq(*it, this)).for_each(|it| it(&mut record));
         records.push(record);
     }
-    for outcome in [
-        Outcome::Ok,
-        Outcome::ToolError,
-        Outcome::Error,
-        Outcome::Accepted,
-        Outcome::Cancelled,
-        Outcome::UpstreamFailed,
-        Outcome::Withheld,
-        Outcome::NotSent,
-        Outcome::Unknown,
-    ] {
+    for outcome in Outcome::ALL {
         records.push(AuditRecord { outcome: Some(outcome), ..whole.clone() });
     }
-    for finding in FINDINGS {
+    for finding in Finding::ALL {
         records.push(whole.clone().with_finding(*finding));
     }
     for event in ["intent", "denial", "outcome", "notice", "drop", "repeated", "policy"] {
@@ -301,27 +291,6 @@ fn the_journal_writes_what_the_schema_declares() {
         assert_eq!(*kept, declared(record));
     }
 }
-
-/// Every finding.
-const FINDINGS: &[Finding] = &[
-    Finding::ToolDenied,
-    Finding::EnvPinViolation,
-    Finding::ApprovalRequested,
-    Finding::RateLimited,
-    Finding::HeaderBodyMismatch,
-    Finding::MalformedFrame,
-    Finding::PolicyReload,
-    Finding::PolicyReloadRejected,
-    Finding::AuditSinkFailure,
-    Finding::UpstreamFailure,
-    Finding::ToolsHidden,
-    Finding::UnsolicitedAnswer,
-    Finding::ResponseSecretLeak,
-    Finding::ToolDefinitionDrift,
-    Finding::HiddenUnicodeToolDescription,
-    Finding::UnsafeToolSchema,
-    Finding::UnauthenticatedCaller,
-];
 
 /// Checks that the journal is whole, that nothing was refused for its size, and that every intent
 /// has its outcome.

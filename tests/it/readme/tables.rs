@@ -755,18 +755,7 @@ fn events_and_outcomes_are_documented() {
         }
     }
     assert_eq!(names(&text, "| Event | About |"), serialized(events));
-    let outcomes = [
-        O::Ok,
-        O::ToolError,
-        O::Error,
-        O::Accepted,
-        O::Cancelled,
-        O::UpstreamFailed,
-        O::Withheld,
-        O::NotSent,
-        O::Unknown,
-    ];
-    for outcome in &outcomes {
+    for outcome in Outcome::ALL {
         match outcome {
             O::Ok
             | O::ToolError
@@ -779,7 +768,7 @@ fn events_and_outcomes_are_documented() {
             | O::Unknown => {}
         }
     }
-    assert_eq!(names(&text, "| Outcome | Means |"), serialized(outcomes));
+    assert_eq!(names(&text, "| Outcome | Means |"), serialized(Outcome::ALL));
 }
 
 #[test]

@@ -205,6 +205,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Ok,
+        Self::ToolError,
+        Self::Error,
+        Self::Accepted,
+        Self::Cancelled,
+        Self::UpstreamFailed,
+        Self::Withheld,
+        Self::NotSent,
+        Self::Unknown,
+    ];
+
     /// Its name in records.
     pub fn as_str(&self) -> &'static str {
         match self {
