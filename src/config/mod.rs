@@ -147,27 +147,6 @@ impl Config {
         Ok(config)
     }
 
-    /// The directory `state` of the configuration in the file at `path`. Nothing else of the file is
-    /// read into values: whoever looks at the journal need not have the secrets that the file names.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read, is no YAML, or its `state` is no path.
-    pub fn state_of(path: &Path) -> Result<PathBuf, Problems> {
-        let env = |name: &str| std::env::var(name).ok();
-        let surroundings = Surroundings { env: &env, read: &read_file, exists: &Path::exists };
-        let cx = Context::new(path.parent().unwrap_or_else(|| Path::new("")), &surroundings);
-        let state = tree(&text_of(path)?, &cx).and_then(|mut tree| {
-            if let yaml::Kind::Map(members) = &mut tree.kind {
-                members.retain(|member| member.key == "state");
-            }
-            let written =
-                form::Written { node: tree, location: Location::named(""), name: String::new() };
-            section(|s| Some(state_key(s))).read(written, &cx)
-        });
-        cx.into_problems().unless_any(state)
-    }
-
     /// Reads `text`, with paths in it relative to `base` and variables from `env`. Looks at the
     /// file system for what the text names, and changes nothing.
     pub fn parse(
@@ -229,9 +208,7 @@ impl Config {
 
     /// What `tree` means. Absent where a needed part could not be made out.
     fn meant(tree: yaml::Node, agents: Agents, cx: &Context<'_>) -> Option<Self> {
-        let written =
-            form::Written { node: tree, location: Location::named(""), name: String::new() };
-        section(|s| Self::keys(s, agents)).read(written, cx)
+        at_top(tree, cx, |s| Self::keys(s, agents))
     }
 
     /// The keys of the whole file.
@@ -316,6 +293,16 @@ fn text_of(path: &Path) -> Result<String, Problems> {
         problems.push(&Location::named(""), what, "name a configuration file with `-c`");
         problems
     })
+}
+
+/// What `read` makes of the top-level keys of `tree`.
+fn at_top<T>(
+    tree: yaml::Node,
+    cx: &Context<'_>,
+    read: impl Fn(&mut Section<'_>) -> Option<T>,
+) -> Option<T> {
+    let written = form::Written { node: tree, location: Location::named(""), name: String::new() };
+    section(read).read(written, cx)
 }
 
 fn state_key(s: &mut Section<'_>) -> PathBuf {

@@ -4,15 +4,13 @@
 //! whoever asks for an address or replays a journal need not have the firewall's credentials.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::context::Context;
-use super::form::Written;
 use super::listeners::Front;
-use super::problem::{Location, Problems};
-use super::section::section;
+use super::problem::Problems;
 use super::surroundings::Surroundings;
-use super::{Agents, Config, text_of, tree};
+use super::{Agents, Config, at_top, state_key, text_of, tree};
 use crate::yaml::{Kind, Node};
 
 /// The keys that say where clients come in.
@@ -25,17 +23,22 @@ const FACTS: &[&str] =
 const UNREAD: &str = "unread";
 
 impl Config {
+    /// The state directory of the configuration at `path`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file, or with `state`.
+    pub fn read_state(path: &Path) -> Result<PathBuf, Problems> {
+        part(path, &["state"], |tree, cx| at_top(tree, cx, |s| Some(state_key(s))))
+    }
+
     /// Where clients come in by the configuration at `path`.
     ///
     /// # Errors
     ///
     /// What is wrong with the file, or with those keys.
     pub fn read_front(path: &Path) -> Result<Front, Problems> {
-        part(path, FRONT, |tree, cx| {
-            let written =
-                Written { node: tree, location: Location::named(""), name: String::new() };
-            section(|s| Front::read(s, Agents::OverHttp)).read(written, cx)
-        })
+        part(path, FRONT, |tree, cx| at_top(tree, cx, |s| Front::read(s, Agents::OverHttp)))
     }
 
     /// The servers and the principal of the configuration at `path`; all else is as if it were not

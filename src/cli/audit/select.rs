@@ -45,7 +45,7 @@ impl PlaceArgs {
         let wrong = |problems: Problems| {
             Failure::configuration(&self.config.display().to_string(), &problems)
         };
-        Config::state_of(&self.config).map_err(wrong)
+        Config::read_state(&self.config).map_err(wrong)
     }
 }
 
