@@ -31,7 +31,7 @@ mod task;
 
 pub use answer::{AnswerError, Approver, Given};
 pub use ask::Got;
-pub use task::{Call, NoTask, TaskStanding};
+pub use task::NoTask;
 
 /// A record, and its version in the store.
 #[derive(Debug, Clone)]

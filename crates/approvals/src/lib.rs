@@ -19,7 +19,7 @@ pub mod view;
 pub mod parameters;
 pub mod service;
 
-pub use ledger::{AnswerError, Approver, NoTask, TaskStanding};
+pub use ledger::{AnswerError, Approver, NoTask};
 pub use limits::{ApprovalLimits, Bound, NoHold};
 pub use record::{HoldState, TaskState, Verdict};
 pub use service::{Approvals, Clock, NewTask, TaskView, Waiter, Witness};

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use crate::Shared;
 use crate::aside;
 use crate::clock::Clock;
-use bartizan_approvals::{Approvals, NewTask, TaskStanding, TaskState, TaskView};
-use bartizan_gate::question::task::{HeldRequest, OwnTask, OwnTaskState, OwnTasks};
+use bartizan_approvals::{Approvals, NewTask, TaskState, TaskView};
+use bartizan_gate::question::task::{OwnTask, OwnTasks};
 use bartizan_gate::session::{Gate, TaskEnd};
 
 /// What a held request may become.
@@ -53,28 +53,12 @@ pub(crate) fn serve(gate: &Gate, approvals: &Arc<Approvals>, page: Option<&str>)
 
 /// A task as the gate writes it.
 pub(crate) fn seen(task: TaskView, page: Option<&str>) -> OwnTask {
-    let state = match task.standing {
-        TaskStanding::Waiting => OwnTaskState::Waiting,
-        TaskStanding::Ready(call) => OwnTaskState::Ready(HeldRequest {
-            method: call.method,
-            target: call.target,
-            shown: call.shown,
-        }),
-        TaskStanding::Running => OwnTaskState::Running,
-        TaskStanding::Completed(result) => OwnTaskState::Completed(result),
-        TaskStanding::Failed(error) => OwnTaskState::Failed(error),
-        TaskStanding::Refused => OwnTaskState::Refused,
-        TaskStanding::Expired => OwnTaskState::Expired,
-        TaskStanding::Cancelled => OwnTaskState::Cancelled,
-        TaskStanding::Unknown => OwnTaskState::Unknown,
-        TaskStanding::Dropped => OwnTaskState::Dropped,
-    };
     OwnTask {
         page: page.map(|page| format!("{page}{}", task.hold).into()),
         name: task.id,
         what: task.what,
         hold: task.hold,
-        state,
+        state: task.state,
         created_unix_ms: task.created_unix_ms,
         changed_unix_ms: task.changed_unix_ms,
         ttl_ms: task.ttl_ms,

@@ -12,46 +12,11 @@ use super::{Kept, Ledger, Plan};
 use crate::limits::{SETTLE_WITHIN, TASK_KEPT, millis};
 use crate::record::{HoldState, Record, RecordKey, TaskRecord, TaskState};
 use crate::store::Write;
+use bartizan_gate::question::task::{HeldRequest, OwnTaskState};
 
 /// There are too many tasks already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoTask;
-
-/// The call of a task, as people were shown it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// The method of MCP.
-    pub method: Box<str>,
-    /// The tool.
-    pub target: Option<Box<str>>,
-    /// The parameters, a JSON text.
-    pub shown: Box<str>,
-}
-
-/// What has become of a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TaskStanding {
-    /// People have not answered yet.
-    Waiting,
-    /// They have; the call can be made.
-    Ready(Call),
-    /// The call is being made.
-    Running,
-    /// The call has its answer: the `result`, a JSON text.
-    Completed(Box<str>),
-    /// The call failed: the `error`, a JSON text.
-    Failed(Box<str>),
-    /// Somebody refused the call.
-    Refused,
-    /// Nobody answered in time.
-    Expired,
-    /// It was cancelled.
-    Cancelled,
-    /// Nobody knows whether the server got the call.
-    Unknown,
-    /// The call was made, and its answer is no longer kept.
-    Dropped,
-}
 
 impl Ledger {
     /// The task `id`.
@@ -60,28 +25,28 @@ impl Ledger {
     }
 
     /// What has become of `task` at the time `at_ms`.
-    pub fn standing(&self, task: &TaskRecord, at_ms: u64) -> TaskStanding {
+    pub fn standing(&self, task: &TaskRecord, at_ms: u64) -> OwnTaskState {
         match &task.state {
             TaskState::Waiting => self.waits(task, at_ms),
-            TaskState::Running => TaskStanding::Running,
-            TaskState::Completed { result } => TaskStanding::Completed(result.clone()),
-            TaskState::Failed { error } => TaskStanding::Failed(error.clone()),
-            TaskState::Cancelled => TaskStanding::Cancelled,
-            TaskState::Unknown => TaskStanding::Unknown,
-            TaskState::Dropped => TaskStanding::Dropped,
+            TaskState::Running => OwnTaskState::Running,
+            TaskState::Completed { result } => OwnTaskState::Completed(result.clone()),
+            TaskState::Failed { error } => OwnTaskState::Failed(error.clone()),
+            TaskState::Cancelled => OwnTaskState::Cancelled,
+            TaskState::Unknown => OwnTaskState::Unknown,
+            TaskState::Dropped => OwnTaskState::Dropped,
         }
     }
 
-    fn waits(&self, task: &TaskRecord, at_ms: u64) -> TaskStanding {
+    fn waits(&self, task: &TaskRecord, at_ms: u64) -> OwnTaskState {
         let mut asked = None;
         let mut pending = false;
         for id in &task.holds {
-            let Some(hold) = self.hold(id) else { return TaskStanding::Expired };
+            let Some(hold) = self.hold(id) else { return OwnTaskState::Expired };
             match self.state(hold, at_ms) {
                 HoldState::Pending => pending = true,
-                HoldState::Refused => return TaskStanding::Refused,
-                HoldState::Expired => return TaskStanding::Expired,
-                HoldState::Cancelled => return TaskStanding::Cancelled,
+                HoldState::Refused => return OwnTaskState::Refused,
+                HoldState::Expired => return OwnTaskState::Expired,
+                HoldState::Cancelled => return OwnTaskState::Cancelled,
                 // Where another call has used the grant, this one, made again, gets a hold of its
                 // own and waits for that.
                 HoldState::Granted | HoldState::Spent | HoldState::Unknown => {}
@@ -89,13 +54,13 @@ impl Ledger {
             asked = asked.or(Some(&hold.asked));
         }
         match asked {
-            Some(asked) if !pending => TaskStanding::Ready(Call {
+            Some(asked) if !pending => OwnTaskState::Ready(HeldRequest {
                 method: asked.subject.method.clone(),
                 target: asked.subject.target.clone(),
                 shown: asked.shown.clone(),
             }),
-            Some(_) => TaskStanding::Waiting,
-            None => TaskStanding::Expired,
+            Some(_) => OwnTaskState::Waiting,
+            None => OwnTaskState::Expired,
         }
     }
 
@@ -162,7 +127,7 @@ impl Ledger {
     /// The call must not be made: it waits, somebody makes it already, or it is over.
     pub fn start_task(&self, id: &str, at_ms: u64) -> Result<Plan<()>, NoTask> {
         let task = self.task(id).ok_or(NoTask)?;
-        if !matches!(self.standing(task, at_ms), TaskStanding::Ready(_)) {
+        if !matches!(self.standing(task, at_ms), OwnTaskState::Ready(_)) {
             return Err(NoTask);
         }
         Ok(Plan::new(vec![self.put_task(task, TaskState::Running, at_ms)], ()))
@@ -215,7 +180,7 @@ impl Ledger {
     pub fn cancel_task(&self, id: &str, waits: impl Fn(&str) -> bool, at_ms: u64) -> Plan<()> {
         let Some(task) = self.task(id) else { return Plan::nothing(()) };
         let standing = self.standing(task, at_ms);
-        if !matches!(standing, TaskStanding::Waiting | TaskStanding::Ready(_)) {
+        if !matches!(standing, OwnTaskState::Waiting | OwnTaskState::Ready(_)) {
             return Plan::nothing(());
         }
         let mut writes = vec![self.put_task(task, TaskState::Cancelled, at_ms)];

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use bartizan_gate::evidence::record::Now;
+use bartizan_gate::question::task::OwnTaskState;
 use bartizan_sync::lock;
 
 use super::{Approvals, Failed, ID_BYTES, fresh_id};
-use crate::ledger::{NoTask, TaskStanding};
+use crate::ledger::NoTask;
 use crate::record::{TaskRecord, TaskState};
 
 /// A call that waits as a task, as its maker describes it.
@@ -32,7 +33,7 @@ pub struct TaskView {
     /// The first hold that it waits for.
     pub hold: Box<str>,
     /// What has become of it.
-    pub standing: TaskStanding,
+    pub state: OwnTaskState,
     /// When it was made, milliseconds since 1970.
     pub created_unix_ms: u64,
     /// When that last changed in the store, milliseconds since 1970.
@@ -109,7 +110,7 @@ impl Approvals {
             id: task.id.clone(),
             what: task.what.clone(),
             hold: task.holds.first().cloned().unwrap_or_default(),
-            standing: inner.ledger.standing(task, at_ms),
+            state: inner.ledger.standing(task, at_ms),
             created_unix_ms: task.created_ms,
             changed_unix_ms: task.changed_ms,
             ttl_ms: task.expires_ms.saturating_sub(task.created_ms),
