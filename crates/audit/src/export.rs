@@ -11,8 +11,8 @@
 //! `decisions` makes events of OPA's decision logs. Nothing here deletes or changes a record.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::journal::Journal;
+use super::segment;
 use super::tail::{Follower, Line, ReadError};
 
 /// First delay before a request is retried; it doubles with each retry.
@@ -179,16 +180,10 @@ impl Cursor {
     /// Writes a new file and renames it over the old one, so that a crash leaves either the old or
     /// the new position.
     fn save(&self, position: ExportPosition) -> io::Result<()> {
-        let fresh = self.path.with_extension("new");
-        let mut file = File::create(&fresh)?;
         let ExportPosition { next, read_from } = position;
-        if next == read_from {
-            writeln!(file, "{next}")?;
-        } else {
-            writeln!(file, "{next} {read_from}")?;
-        }
-        file.sync_data()?;
-        fs::rename(fresh, &self.path)
+        let text =
+            if next == read_from { format!("{next}\n") } else { format!("{next} {read_from}\n") };
+        segment::replace(&self.path, &text)
     }
 }
 

@@ -110,21 +110,11 @@ impl Store for SegmentDirectory {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let status = rustix::fs::statvfs(&self.path)?;
-        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+        free_bytes(&self.path)
     }
 
     fn total_bytes(&self) -> io::Result<u64> {
-        let mut total = 0_u64;
-        for segment in list(&self.path)? {
-            match std::fs::metadata(&segment.path) {
-                Ok(file) => total = total.saturating_add(file.len()),
-                // Moved elsewhere since the directory was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(total)
+        total_bytes(&self.path)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -138,6 +128,37 @@ fn is_empty(path: &Path) -> bool {
 
 fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create_new(true).mode(FILE_MODE).open(path)
+}
+
+/// Writes `text` to a new file beside `path`, for its owner alone, and renames it, so that a reader
+/// finds all of it or what was there before.
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)
+}
+
+/// Bytes that are free for this user on the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let status = rustix::fs::statvfs(path)?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// Size of all segments in `directory` together, bytes.
+pub fn total_bytes(directory: &Path) -> io::Result<u64> {
+    let mut total = 0_u64;
+    for segment in list(directory)? {
+        match std::fs::metadata(&segment.path) {
+            Ok(file) => total = total.saturating_add(file.len()),
+            // Moved elsewhere since the directory was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
 }
 
 /// Opens and locks the lock file of `directory`; `None` if another program has locked it.

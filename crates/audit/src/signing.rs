@@ -5,12 +5,11 @@
 //! `bartizan run` calls it from a task.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use memchr::memmem;
 use serde::Deserialize;
 
 use super::chain::{self, HashChain};
@@ -31,6 +30,9 @@ pub const PUBLIC_KEY_FILE: &str = "checkpoint.pub";
 
 /// Records that are read at once.
 const BATCH_RECORDS: usize = 1024;
+
+/// What each line of a checkpoint has in it; a text of a record has its quotes escaped.
+const EVENT: &[u8] = b"\"event\":\"checkpoint\"";
 
 /// The members of a line that say whether it is a checkpoint.
 #[derive(Deserialize)]
@@ -234,6 +236,9 @@ fn last_checkpoint(directory: &Path) -> Result<Option<(u64, CheckpointMember)>, 
         let mut found = None;
         while reader.next_seq() < end {
             let Some(line) = reader.read().map_err(CheckpointError::Read)? else { break };
+            if memmem::find(&line.bytes, EVENT).is_none() {
+                continue;
+            }
             if let Ok(MaybeCheckpoint { event, checkpoint: Some(member) }) =
                 entry::read(&line.bytes)
                 && event == "checkpoint"
@@ -269,15 +274,6 @@ fn continued(
         .ok_or(CheckpointError::Unreadable { seq })
 }
 
-/// Writes a new file beside `path` and renames it, so that a reader finds a whole one.
 fn replace(path: &Path, text: &str) -> Result<(), CheckpointError> {
-    let write = || {
-        let fresh = path.with_extension("new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    };
-    write().map_err(|error| CheckpointError::File(path.to_owned(), error))
+    segment::replace(path, text).map_err(|error| CheckpointError::File(path.to_owned(), error))
 }
