@@ -3,8 +3,6 @@
 //! Nothing here waits for the disk while a page is made, because metrics matter most while the disk
 //! hangs: a task looks at the journal's files from time to time, and the page shows what it saw last.
 
-use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -15,9 +13,9 @@ use super::background::keep_running;
 use super::policies::Current;
 use super::process;
 use crate::config::Config;
-use bartizan_approvals::HoldState;
 use bartizan_audit::journal::Journal;
 use bartizan_audit::otlp::Progress;
+use bartizan_audit::segment;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{About, MetricsPage, Readiness};
 use bartizan_edge::http::UsageReader;
@@ -84,7 +82,7 @@ impl Facts {
         exporters: &[(&'static str, Arc<Progress>)],
     ) -> Self {
         let now = shared.now();
-        let mode = if shared.gate.observes() { "observe" } else { "enforce" };
+        let mode = shared.gate.mode().as_str();
         let gate = Arc::clone(&shared.gate);
         readiness.describe(About {
             version: env!("CARGO_PKG_VERSION"),
@@ -141,9 +139,8 @@ impl Facts {
             into.put("bartizan.memory.limit", &[("table", "bodies")], self.bodies_max);
         }
         if let Some(holding) = &self.shared.holding {
-            for state in HoldState::ALL {
-                let count = number(holding.approvals.ids(state).len());
-                into.put("bartizan.holds", &[("state", state.as_str())], count);
+            for (state, count) in holding.approvals.counts() {
+                into.put("bartizan.holds", &[("state", state.as_str())], number(count));
             }
         }
     }
@@ -235,19 +232,13 @@ impl MetricsPage for Metering {
 /// Looks at the journal's files.
 fn measure(facts: &Facts) {
     let directory = facts.journal.directory();
-    let Ok(free) = free_bytes(directory) else { return };
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    let size = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
-    let size = size.fold(0_u64, u64::saturating_add);
+    let (Ok(size), Ok(free)) = (segment::total_bytes(directory), segment::free_bytes(directory))
+    else {
+        return;
+    };
     facts.disk.size.store(size, Ordering::Relaxed);
     facts.disk.free.store(free, Ordering::Relaxed);
     facts.disk.seen.store(1, Ordering::Relaxed);
-}
-
-/// Bytes that are free for us on the file system of `path`.
-fn free_bytes(path: &Path) -> rustix::io::Result<u64> {
-    let system = rustix::fs::statvfs(path)?;
-    Ok(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 fn number(count: usize) -> u64 {

@@ -247,6 +247,22 @@ impl Approvals {
         (holds.into_iter().map(|hold| inner.summary(hold, now)).collect(), more)
     }
 
+    /// How many holds are in each state.
+    pub fn counts(&self) -> [(HoldState, usize); HoldState::ALL.len()] {
+        let now = (self.clock)();
+        let inner = lock(&self.inner);
+        let ledger = &inner.ledger;
+        let at_ms = ledger.time(now);
+        let mut counts = HoldState::ALL.map(|state| (state, 0_usize));
+        for hold in ledger.holds() {
+            let state = ledger.state(hold, at_ms);
+            if let Some((_, count)) = counts.iter_mut().find(|(other, _)| *other == state) {
+                *count = count.saturating_add(1);
+            }
+        }
+        counts
+    }
+
     /// The ids of the holds in `state`. It costs little: no hold is copied.
     pub fn ids(&self, state: HoldState) -> BTreeSet<Box<str>> {
         let now = (self.clock)();

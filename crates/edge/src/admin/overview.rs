@@ -91,7 +91,7 @@ impl Overview {
     /// The servers, and the policy of `shared`.
     pub(super) fn servers(&self, shared: &Shared) -> impl Serialize {
         State {
-            mode: if shared.gate.observes() { "observe" } else { "enforce" },
+            mode: shared.gate.mode().as_str(),
             policy: shared.gate.policy().revision().as_ref().into(),
             servers: self.servers.iter().map(ServerView::of).collect(),
         }

@@ -289,6 +289,11 @@ impl Gate {
         &self.config.frame
     }
 
+    /// Whether decisions are enforced.
+    pub fn mode(&self) -> Mode {
+        self.config.mode
+    }
+
     /// Whether decisions are recorded and not enforced.
     pub fn observes(&self) -> bool {
         self.config.mode == Mode::Observe
