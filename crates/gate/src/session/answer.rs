@@ -27,7 +27,7 @@ use crate::wire::method::{List, Method, Offer, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 use crate::wire::unseen;
 
-use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
+use super::discharge::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::expected::Declared;
 use super::own_tasks::announced;
 use super::question::{Question, wall_time};

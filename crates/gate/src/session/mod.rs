@@ -22,6 +22,7 @@ mod redaction;
 mod charges;
 mod legs;
 mod holds;
+mod discharge;
 mod client;
 mod own_tasks;
 mod replies;

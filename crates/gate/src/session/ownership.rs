@@ -16,7 +16,7 @@ use crate::wire::headers::META_SUBSCRIPTION_ID;
 use crate::wire::method::{Action, Method, Role, Subject};
 use crate::wire::protocol::{Direction, Era};
 
-use super::client::{ReasonedRefusal, reason};
+use super::discharge::{ReasonedRefusal, reason};
 use super::expected::{Expected, Listen, reads_alike, texts};
 use super::ids::RUN_BYTES;
 use super::question::Question;

@@ -18,7 +18,7 @@ use crate::wire::frame::{
 use crate::wire::method::{Method, Offer};
 use crate::wire::protocol::Direction;
 
-use super::client::{ReasonedRefusal, denied_facts, enforce, observed_record};
+use super::discharge::{ReasonedRefusal, denied_facts, enforce, observed_record};
 use super::legs::INPUT_RESPONSES;
 use super::question::Question;
 use super::redaction::{redacted_in, redacted_of_client, redactions};

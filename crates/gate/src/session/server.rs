@@ -19,7 +19,7 @@ use crate::wire::protocol::{Direction, Era, Revision, Transport};
 
 use super::answer::{EmbeddingMessage, task_problem};
 use super::charges::CALL_BYTES;
-use super::client::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
+use super::discharge::{ReasonedRefusal, denied_facts, enforce, finding_of, observed_record};
 use super::expected::Declared;
 use super::ids::alike;
 use super::owed::Unanswered;
