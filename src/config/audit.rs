@@ -1,17 +1,13 @@
-//! `audit` and `otlp`: the journal, and where decisions and spans are sent.
+//! `audit`: the journal, and where decisions are sent.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::http::HeaderName;
-
 use super::context::Context;
 use super::form::{bytes, count, existing, flag, list, name, text, texts_by_name, time, url, word};
-use super::headers::headers;
 use super::problem::{Wrong, wrong};
 use super::remote::{RemoteConfig, RemoteKeys};
-use super::secret::Secret;
 use super::section::{Section, defaulted, section};
 use bartizan_audit::note::{KEY_NAME_BYTES_MAX, PublicKey};
 use bartizan_gate::duty::pdp::Inputs;
@@ -56,15 +52,6 @@ pub struct DecisionLogsConfig {
     pub remote: RemoteConfig,
     /// Labels of each event (`labels`), beside `id` and `version`.
     pub labels: BTreeMap<String, String>,
-}
-
-/// Where spans go: OTLP over HTTP.
-#[derive(Debug, Clone)]
-pub struct OtlpConfig {
-    /// The way to the collector, whose address (`endpoint`) is such as `http://127.0.0.1:4318`.
-    pub remote: RemoteConfig,
-    /// Headers for it (`headers`).
-    pub headers: Vec<(HeaderName, Secret)>,
 }
 
 impl AuditConfig {
@@ -221,32 +208,5 @@ impl DecisionLogsConfig {
         let remote = RemoteConfig::read(s, url, &keys)?;
         let labels = labels.into_iter().map(|(name, text)| (name.into(), text.into())).collect();
         Some(Self { remote, labels })
-    }
-}
-
-impl OtlpConfig {
-    pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
-        let endpoint = s
-            .key(
-                "endpoint",
-                url(),
-                "Where spans go: base URL of an OpenTelemetry collector that takes OTLP over \
-                 HTTP. Without `otlp` none are sent.",
-            )
-            .required("write where spans go, like `http://127.0.0.1:4318`");
-        let headers = s
-            .key(
-                "headers",
-                headers(),
-                "Headers for it. The variable `OTEL_EXPORTER_OTLP_HEADERS` adds others.",
-            )
-            .optional("none")
-            .unwrap_or_default();
-        let keys = RemoteKeys {
-            timeout_means: "Time for one request.",
-            timeout: Duration::from_secs(10),
-            only: None,
-        };
-        Some(Self { remote: RemoteConfig::read(s, endpoint, &keys)?, headers })
     }
 }

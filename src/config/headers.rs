@@ -41,7 +41,8 @@ pub(super) fn headers<'f>() -> Form<'f, Vec<(HeaderName, Secret)>> {
     by_name(&Names { placeholder: "<header>", pattern, read: header_name }, value)
 }
 
-fn header_name(text: &str) -> Result<HeaderName, Wrong> {
+/// A name that a header of ours may have.
+pub(super) fn header_name(text: &str) -> Result<HeaderName, Wrong> {
     let Ok(name) = text.parse::<HeaderName>() else {
         return wrong("is no name for a header", "see RFC 9110 §5.1");
     };

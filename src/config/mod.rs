@@ -44,6 +44,7 @@ mod server;
 mod servers;
 mod principal;
 mod audit;
+mod otlp;
 mod sign_in;
 mod webhook;
 mod approvals;
@@ -54,7 +55,7 @@ mod wrap;
 mod part;
 
 pub use approvals::{ApprovalsConfig, ApproverConfig};
-pub use audit::{AuditConfig, CheckpointsConfig, DecisionLogsConfig, OtlpConfig};
+pub use audit::{AuditConfig, CheckpointsConfig, DecisionLogsConfig};
 pub use bundle::{
     BundleConfig, BundleServiceConfig, BundleSource, KeyConfig, KeyMaterial, PollingConfig,
     SigningConfig,
@@ -63,6 +64,7 @@ pub use limits::Limits;
 pub use listeners::Front;
 pub use log::{LogConfig, LogFormat};
 pub use oauth::{OAuthConfig, OAuthMode};
+pub use otlp::OtlpConfig;
 pub use pack::{PackError, PackRef};
 pub use policy::PolicyConfig;
 pub use problem::{Location, Problem, Problems};

@@ -144,6 +144,11 @@ impl<'c> Section<'c> {
         }
     }
 
+    /// The value of an environment variable, if it is set and not empty.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.cx.surroundings.env)(name).filter(|text| !text.is_empty())
+    }
+
     /// How many members the mapping `key` has, which was not asked for yet.
     pub(super) fn size_of(&self, key: &str) -> usize {
         let value = self.members.iter().find(|member| member.key == key).map(|it| &it.value.kind);

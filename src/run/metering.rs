@@ -121,6 +121,7 @@ impl Facts {
             into.put_f64("bartizan.exporter.lag.time", &labels, waiting);
             into.put("bartizan.exporter.sent", &labels, progress.sent());
             into.put("bartizan.exporter.lost", &labels, progress.lost());
+            into.put("bartizan.exporter.dead_letters", &labels, progress.dead_letters());
         }
     }
 

@@ -171,6 +171,7 @@ impl Export {
                 value.set_sensitive(true);
                 settings.headers.append(name, value);
             }
+            settings.resource = otlp.resource.clone().into_iter().collect();
             let progress = otlp::start(settings, journal, &export.tasks, export.stop.clone());
             export.progress.push(("otlp", progress));
         }

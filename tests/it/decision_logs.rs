@@ -274,7 +274,8 @@ async fn what_the_service_refuses_is_counted() {
     let service = RecordingUpstream::start(Box::new(|_| answer("400 Bad Request", "", b"")));
     let progress = ship(&service, 3).await;
     assert_eq!((progress.sent(), progress.lost()), (0, 3));
-    assert_eq!(service.received().len(), 1, "a refusal is final");
+    let sizes: Vec<usize> = service.received().iter().map(|it| events(it).len()).collect();
+    assert_eq!(sizes, [3, 1, 2, 1, 1], "halved until each was refused alone, once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

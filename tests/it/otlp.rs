@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan::config::Config;
+use bartizan::config::{Config, CredentialsConfig};
 use bartizan_audit::journal::Journal;
 use bartizan_audit::otlp::{OtlpConfig, Progress, start};
 use bartizan_gate::evidence::record::{
@@ -59,6 +59,8 @@ const PARENT: &str = "b7ad6b7169203331";
 /// What arrived in one request.
 #[derive(Debug)]
 struct Received {
+    /// What it is answered with.
+    status: u16,
     path: String,
     authorization: Option<String>,
     content_type: Option<String>,
@@ -76,8 +78,12 @@ impl Received {
 struct Receiver {
     endpoint: String,
     received: mpsc::Receiver<Received>,
+    /// A status, and the call with which every request gets it.
+    poison: Poison,
     tasks: TaskTracker,
 }
+
+type Poison = Arc<Mutex<Option<(u16, String)>>>;
 
 impl Receiver {
     async fn start(answers: Vec<(u16, Vec<u8>)>) -> Self {
@@ -85,20 +91,24 @@ impl Receiver {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (to, received) = mpsc::channel(100);
         let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+        let poison = Poison::default();
+        let poisoned = Arc::clone(&poison);
         let tasks = TaskTracker::new();
         let connections = tasks.clone();
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (to, answers) = (to.clone(), Arc::clone(&answers));
+                let poison = Arc::clone(&poisoned);
                 let service = service_fn(move |request| {
-                    answer(request, to.clone(), answers.lock().unwrap().pop_front())
+                    let scripted = answers.lock().unwrap().pop_front();
+                    answer(request, to.clone(), scripted, Arc::clone(&poison))
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
                 connections.spawn(connection);
             }
         });
-        Self { endpoint, received, tasks }
+        Self { endpoint, received, poison, tasks }
     }
 
     async fn next(&mut self) -> Received {
@@ -120,14 +130,24 @@ async fn answer(
     request: Request<Incoming>,
     to: mpsc::Sender<Received>,
     scripted: Option<(u16, Vec<u8>)>,
+    poison: Poison,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let header = |name| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
     let (authorization, content_type) = (header("authorization"), header("content-type"));
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let body = ExportTraceServiceRequest::decode(body).unwrap();
-    let (status, bytes) = scripted.unwrap_or((200, Vec::new()));
-    to.send(Received { path, authorization, content_type, body }).await.unwrap();
+    let (mut status, bytes) = scripted.unwrap_or((200, Vec::new()));
+    let mut received = Received { status, path, authorization, content_type, body };
+    if let Some((refused, call)) = &*poison.lock().unwrap() {
+        let is_poisoned =
+            |span: &Span| attribute(span, "bartizan.call").as_deref() == Some(call.as_str());
+        if received.spans().iter().any(is_poisoned) {
+            status = *refused;
+        }
+    }
+    received.status = status;
+    to.send(received).await.unwrap();
     Ok(Response::builder().status(status).body(Full::new(bytes.into())).unwrap())
 }
 
@@ -150,6 +170,8 @@ fn to(endpoint: &str, state: &Path) -> OtlpConfig {
     });
     let mut config = OtlpConfig::new(collector.unwrap(), state.to_owned());
     config.headers.insert("authorization", HeaderValue::from_static("Bearer secret"));
+    config.resource =
+        vec![("service.name".into(), "sidecar".into()), ("k8s.pod.name".into(), "p-1".into())];
     config.linger = Duration::ZERO;
     config
 }
@@ -281,8 +303,17 @@ async fn a_call_is_a_server_span_and_what_was_forwarded_a_client_span() {
     assert_eq!(received.authorization.as_deref(), Some("Bearer secret"));
     assert_eq!(received.content_type.as_deref(), Some("application/x-protobuf"));
     let resource = received.body.resource_spans[0].resource.clone().unwrap();
-    let named = resource.attributes.iter().any(|attribute| attribute.key == "service.name");
-    assert!(named, "{resource:?}");
+    let text = |key: &str| -> Option<String> {
+        let named: Vec<_> = resource.attributes.iter().filter(|it| it.key == key).collect();
+        let [one] = named.as_slice() else { panic!("{key}: {resource:?}") };
+        match one.value.clone()?.value? {
+            Value::StringValue(text) => Some(text),
+            other => panic!("{key}: {other:?}"),
+        }
+    };
+    assert_eq!(text("service.name").as_deref(), Some("sidecar"));
+    assert_eq!(text("k8s.pod.name").as_deref(), Some("p-1"));
+    assert_eq!(text("service.instance.id").as_deref(), Some("boot-1"));
 
     let spans = received.spans();
     let [server, client] = spans.as_slice() else { panic!("{spans:?}") };
@@ -468,8 +499,14 @@ async fn a_collector_that_was_away_gets_everything() {
     assert_eq!((progress.sent(), progress.lost()), (700, 0));
 }
 
+/// The dead letters in `state`, one value a line.
+fn dead_letters(state: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(state.join("dead-letters.ndjson")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 #[tokio::test]
-async fn what_a_collector_refuses_is_counted_as_lost() {
+async fn what_a_collector_refuses_is_counted_as_lost_and_kept_as_dead_letter() {
     let partial = ExportTraceServiceResponse {
         partial_success: Some(ExportTracePartialSuccess {
             rejected_spans: 1,
@@ -481,8 +518,65 @@ async fn what_a_collector_refuses_is_counted_as_lost() {
         fixture.journal.keep(&denial(call)).unwrap();
         fixture.receiver.spans(1).await;
     }
+    let state = fixture.directory.path().to_owned();
+    fixture.saved(&(fixture.journal.last_seq() + 1).to_string()).await;
+    let letters = dead_letters(&state);
+    let lines = journal(&state);
+    let said: Vec<_> = letters.iter().map(|it| it["cause"].as_str().unwrap()).collect();
+    assert_eq!(
+        said,
+        ["the collector answered with status 400", "rejected by the service: no"],
+        "{letters:?}"
+    );
+    assert_eq!((&letters[1]["rejected"], &letters[1]["of"]), (&1.into(), &1.into()));
+    for (letter, call) in letters.iter().zip(["refused", "rejected"]) {
+        let record = lines.iter().find(|line| line["call"] == call).unwrap();
+        assert_eq!((&letter["item"], &letter["exporter"]), (record, &"otlp".into()));
+    }
     let progress = fixture.end().await;
-    assert_eq!((progress.sent(), progress.lost()), (1, 2));
+    assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (1, 2, 2));
+}
+
+/// A collector that refuses every request with this call in it, for good, gets all others.
+#[tokio::test]
+async fn one_record_that_a_collector_refuses_stops_no_other() {
+    for status in [400, 413] {
+        let mut fixture = fixture(vec![(503, Vec::new())]).await;
+        *fixture.receiver.poison.lock().unwrap() = Some((status, "c13".to_owned()));
+        for n in 0..40 {
+            fixture.journal.keep(&denial(&format!("c{n}"))).unwrap();
+        }
+        let mut taken = Vec::new();
+        while taken.len() < 39 {
+            let received = fixture.receiver.next().await;
+            if received.status == 200 {
+                let calls = received.spans().into_iter().map(|it| attribute(&it, "bartizan.call"));
+                taken.extend(calls.map(Option::unwrap));
+            }
+        }
+        let others: Vec<String> = (0..40).filter(|n| *n != 13).map(|n| format!("c{n}")).collect();
+        assert_eq!(taken, others, "in the order of the journal, each once");
+        let state = fixture.directory.path().to_owned();
+        fixture.saved(&(fixture.journal.last_seq() + 1).to_string()).await;
+        let letters = dead_letters(&state);
+        assert_eq!((letters.len(), &letters[0]["item"]["call"]), (1, &"c13".into()));
+        let progress = fixture.end().await;
+        assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (39, 1, 1));
+    }
+}
+
+/// It is not the record's fault, and it would be the same with each: nothing is given up.
+#[tokio::test]
+async fn a_collector_that_does_not_let_us_in_gets_everything_later() {
+    let refusals = [401, 403, 404].map(|status| (status, Vec::new()));
+    let mut fixture = fixture(refusals.to_vec()).await;
+    fixture.journal.keep(&denial("c1")).unwrap();
+    let first = fixture.receiver.next().await.spans();
+    for _ in 0..3 {
+        assert_eq!(fixture.receiver.next().await.spans(), first);
+    }
+    let progress = fixture.end().await;
+    assert_eq!((progress.sent(), progress.lost()), (1, 0));
 }
 
 #[tokio::test]
@@ -541,6 +635,59 @@ fn bad_configuration_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let config = to("http://127.0.0.1:4318", directory.path());
     assert!(!format!("{config:?}").contains("secret"), "secrets are not shown");
+}
+
+/// The file wins over the variables of OpenTelemetry, and those over Kubernetes.
+#[test]
+fn the_environment_fills_in_what_the_file_leaves_out() {
+    let variables = BTreeMap::from([
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k%20y,host=no,x=theirs,bad name=v,b=%0a"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ca.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/etc/client.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/etc/client.key"),
+        ("OTEL_SERVICE_NAME", "from-variable"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=listed,a=1,k8s.pod.name=listed"),
+        ("POD_NAME", "pod"),
+        ("POD_NAMESPACE", "space"),
+        ("NODE_NAME", "node"),
+    ]);
+    let read = |keys: &str, set: bool| {
+        let text = format!("servers: {{s: {{url: 'http://127.0.0.1:1/'}}}}\notlp: {{{keys}}}\n");
+        let env = |name: &str| variables.get(name).filter(|_| set).map(|it| (*it).to_owned());
+        Config::parse(&text, Path::new("/"), &env).map(|config| config.otlp.unwrap())
+    };
+    let otlp = read("", true).unwrap();
+    assert_eq!(otlp.remote.url, "https://collector:4318");
+    assert_eq!(otlp.remote.timeout, Duration::from_millis(2500));
+    assert_eq!(otlp.remote.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
+    assert!(matches!(otlp.remote.credentials, Some(CredentialsConfig::ClientTls { .. })));
+    let headers: Vec<_> =
+        otlp.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    assert_eq!(headers, [("api-key", "k y"), ("x", "theirs")]);
+    let resource: Vec<_> = otlp.resource.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    let expected = [
+        ("a", "1"),
+        ("k8s.namespace.name", "space"),
+        ("k8s.node.name", "node"),
+        ("k8s.pod.name", "listed"),
+        ("service.name", "from-variable"),
+    ];
+    assert_eq!(resource, expected);
+
+    let keys = "endpoint: 'http://127.0.0.1:1', timeout: 1s, headers: {x: ours}, \
+                resource: {service.name: written, a: b}, credentials: {bearer: t}";
+    let otlp = read(keys, true).unwrap();
+    assert_eq!(
+        (otlp.remote.url, otlp.remote.timeout),
+        ("http://127.0.0.1:1".parse().unwrap(), Duration::from_secs(1))
+    );
+    assert!(matches!(otlp.remote.credentials, Some(CredentialsConfig::Bearer(_))));
+    assert_eq!((&*otlp.resource["service.name"], &*otlp.resource["a"]), ("written", "b"));
+    assert!(otlp.headers.iter().any(|(name, value)| name == "x" && value.expose() == "ours"));
+    assert_eq!(otlp.headers.len(), 2);
+    assert!(read("", false).unwrap_err().to_string().contains("`endpoint` is missing"));
 }
 
 /// Spans by call and kind, with how often each came. A client span names its call by its parent.

@@ -25,13 +25,13 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::entry::JournalRecord;
-use super::export::{Batch, Cursor, Destination, Exporter, SendOutcome};
+use super::export::{Batch, Cursor, Destination, Exporter, SendOutcome, retry_after};
 use super::journal::Journal;
 use super::tail::Line;
 
@@ -101,6 +101,7 @@ struct Decisions {
 impl Destination for Decisions {
     type Item = Value;
     const NAME: &'static str = "decision logs";
+    const EXPORTER: &'static str = "decision_logs";
     const CURSOR_FILE: &'static str = "decision-logs.seq";
     const BATCH_RECORDS_MAX: usize = 256;
 
@@ -133,17 +134,25 @@ impl Destination for Decisions {
             wait: Duration::ZERO,
             bytes_max: ANSWER_BYTES_MAX,
         };
-        match self.service.call(call).await.map(|answer| answer.status) {
-            Ok(status) if status.is_success() => SendOutcome::Taken { rejected: 0 },
-            Ok(StatusCode::PAYLOAD_TOO_LARGE) => SendOutcome::TooLarge,
-            Ok(status) => {
+        match self.service.call(call).await {
+            Ok(answer) if answer.status.is_success() => SendOutcome::taken(),
+            Ok(answer) => {
+                let status = answer.status;
                 let cause = format!("the service answered with status {}", status.as_u16());
                 let later =
                     matches!(status.as_u16(), 401 | 403 | 408 | 429) || status.is_server_error();
-                if later { SendOutcome::Later(cause) } else { SendOutcome::Refused(cause) }
+                if later {
+                    SendOutcome::Later { cause, after: retry_after(&answer.headers) }
+                } else {
+                    SendOutcome::Refused(cause)
+                }
             }
-            Err(failure) => SendOutcome::Later(failure.to_string()),
+            Err(failure) => SendOutcome::later(failure.to_string()),
         }
+    }
+
+    fn dead_letter(event: &Value) -> Vec<u8> {
+        event.to_string().into_bytes()
     }
 }
 

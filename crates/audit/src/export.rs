@@ -7,6 +7,10 @@
 //! twice. Every loss is counted and logged. A panic loses the records at which it happened, never
 //! later ones.
 //!
+//! Items that the service refuses for good are written to the dead-letter file
+//! ([`dead_letter`](super::dead_letter)). Where it refuses a request of several items, the halves
+//! are sent separately, so that one item which it cannot take stops none of the others.
+//!
 //! A [`Destination`] converts records and interprets the service's responses: `otlp` makes spans,
 //! `decisions` makes events of OPA's decision logs. Nothing here deletes or changes a record.
 
@@ -19,9 +23,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bartizan_sync::caught;
+use http::HeaderMap;
+use http::header::{DATE, HeaderName, RETRY_AFTER};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::dead_letter::{DeadLetters, Refusal};
 use super::journal::Journal;
 use super::segment;
 use super::tail::{Follower, Line, ReadError};
@@ -30,6 +37,10 @@ use super::tail::{Follower, Line, ReadError};
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Longest delay before a request is retried.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Longest delay that a service can ask for (`Retry-After`).
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
+/// How often a request is repeated whose failure may be due to its items: about 90 s.
+const DOUBTFUL_TRIES_MAX: u32 = 8;
 /// Time to send the remaining records when the program ends.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -38,6 +49,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 pub struct Progress {
     sent: AtomicU64,
     lost: AtomicU64,
+    dead_letters: AtomicU64,
     next: AtomicU64,
 }
 
@@ -57,6 +69,12 @@ impl Progress {
         self.sent().saturating_add(self.lost())
     }
 
+    /// Items that were written to the dead-letter file because the service refused them, or a part
+    /// of the request that they were in.
+    pub fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+
     /// Items that the service will never receive, and records that could not be converted to items.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -69,6 +87,8 @@ pub(super) trait Destination: Send + Sync + 'static {
     type Item: Send + Sync;
     /// The name of this export in log messages.
     const NAME: &'static str;
+    /// The name of this export in metrics and dead letters.
+    const EXPORTER: &'static str;
     /// The file name of the cursor in the state directory.
     const CURSOR_FILE: &'static str;
     /// The largest number of records that are converted for one request.
@@ -79,6 +99,9 @@ pub(super) trait Destination: Send + Sync + 'static {
 
     /// Sends `items` in one request, and classifies the response.
     fn send(&self, items: &[Self::Item]) -> impl Future<Output = SendOutcome> + Send;
+
+    /// `item` as JSON for the dead-letter file.
+    fn dead_letter(item: &Self::Item) -> Vec<u8>;
 
     /// The sequence number from which reading must begin after a restart so that items of records
     /// from `next` on are complete, if that is before `next`.
@@ -96,15 +119,58 @@ pub(super) struct Batch<T> {
 }
 
 /// The result of sending one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SendOutcome {
-    /// The service accepted the items, except for `rejected` of them.
-    Taken { rejected: u64 },
-    /// A temporary failure: retry the same request later. The text is the cause.
-    Later(String),
-    /// The request was too large: send the items in smaller requests.
-    TooLarge,
-    /// A permanent failure: drop the items. The text is the cause.
+    /// The service accepted the items, except for `rejected` of them; `cause` says why.
+    Taken { rejected: u64, cause: String },
+    /// A temporary failure: retry the same request later.
+    Later {
+        /// Why.
+        cause: String,
+        /// The delay that the service asks for.
+        after: Option<Duration>,
+    },
+    /// A failure of the service that the items may be the cause of: retry some times, then treat
+    /// it as refused. The text is the cause.
+    Doubtful(String),
+    /// A permanent failure. The text is the cause.
     Refused(String),
+}
+
+impl SendOutcome {
+    /// The service accepted all items.
+    pub(super) fn taken() -> Self {
+        Self::Taken { rejected: 0, cause: String::new() }
+    }
+
+    /// A temporary failure, without a delay that the service asks for.
+    pub(super) fn later(cause: impl Into<String>) -> Self {
+        Self::Later { cause: cause.into(), after: None }
+    }
+}
+
+/// The delay that a response asks for: `Retry-After`, as seconds or as a date (RFC 9110, section
+/// 10.2.3), at most ten minutes. A date counts from the response's own `Date`, so that the
+/// clocks need not agree.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+    let asked = text(RETRY_AFTER)?.trim();
+    let delay = if let Ok(seconds) = asked.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let now = httpdate::parse_http_date(text(DATE)?).ok()?;
+        let until = httpdate::parse_http_date(asked).ok()?;
+        until.duration_since(now).unwrap_or_default()
+    };
+    Some(delay.min(RETRY_AFTER_MAX))
+}
+
+/// What became of one request, with its repetitions.
+enum Settled {
+    /// Its items are sent or counted as lost.
+    Done,
+    /// Its halves must be sent separately.
+    Halve,
 }
 
 /// How far the journal has been sent, as sequence numbers.
@@ -159,6 +225,11 @@ impl Cursor {
         (cursor, position)
     }
 
+    /// The dead-letter file, which is beside the cursor.
+    fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::of(self.path.parent().unwrap_or(Path::new("")))
+    }
+
     fn load(&self) -> io::Result<Option<ExportPosition>> {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
@@ -192,6 +263,7 @@ pub(super) struct Exporter<D> {
     destination: D,
     follower: Follower,
     cursor: Cursor,
+    dead_letters: DeadLetters,
     /// Earlier runs sent the records before this sequence number. They are read only because later
     /// items need them.
     begins: u64,
@@ -219,6 +291,7 @@ impl<D: Destination> Exporter<D> {
         Self {
             destination,
             follower: journal.follow(position.read_from),
+            dead_letters: cursor.dead_letters(),
             cursor,
             begins: position.next,
             linger,
@@ -327,51 +400,81 @@ impl<D: Destination> Exporter<D> {
         }
     }
 
-    /// Sends `items` and retries temporary failures. If a request is too large, sends the two
-    /// halves of its items separately.
+    /// Sends `items`. If the service refuses a request for good, sends the two halves of its items
+    /// separately, until it is known which items it refuses.
     async fn deliver(&self, items: Vec<D::Item>) {
         let mut left = vec![items.as_slice()];
+        let mut doubts = 0;
         while let Some(items) = left.pop() {
-            if items.is_empty() {
-                continue;
+            if let Settled::Halve = self.settle(items, &mut doubts).await {
+                let (first, second) = items.split_at(items.len() / 2);
+                left.extend([second, first]);
             }
-            let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
-            let mut wait = RETRY_FIRST;
-            loop {
-                match self.destination.send(items).await {
-                    SendOutcome::Taken { rejected } => {
-                        let rejected = rejected.min(count);
-                        if rejected > 0 {
-                            self.lose(rejected, "rejected by the service");
-                        }
-                        let sent = count.saturating_sub(rejected);
-                        self.progress.sent.fetch_add(sent, Ordering::Relaxed);
-                        break;
+        }
+    }
+
+    /// Sends `items` in one request and retries temporary failures. `doubts` counts the failures
+    /// that may be due to the items.
+    async fn settle(&self, items: &[D::Item], doubts: &mut u32) -> Settled {
+        if items.is_empty() {
+            return Settled::Done;
+        }
+        let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
+        let mut wait = RETRY_FIRST;
+        loop {
+            let (cause, after) = match self.destination.send(items).await {
+                SendOutcome::Taken { rejected, cause } => {
+                    let rejected = rejected.min(count);
+                    if rejected > 0 {
+                        let cause = format!("rejected by the service: {cause}");
+                        self.park(items, &cause, Some(rejected)).await;
+                        self.lose(rejected, &cause);
+                    } else if !cause.is_empty() {
+                        tracing::warn!(what = D::NAME, cause, "the service accepted it and warns");
                     }
-                    SendOutcome::TooLarge if count > 1 => {
-                        let (first, second) = items.split_at(items.len() / 2);
-                        left.extend([second, first]);
-                        break;
-                    }
-                    SendOutcome::TooLarge => {
-                        self.lose(count, "too large for the service");
-                        break;
-                    }
-                    SendOutcome::Refused(cause) => {
-                        self.lose(count, &cause);
-                        break;
-                    }
-                    SendOutcome::Later(cause) => {
-                        tracing::warn!(
-                            what = D::NAME,
-                            cause,
-                            count,
-                            "cannot be sent; will be retried"
-                        );
-                    }
+                    let sent = count.saturating_sub(rejected);
+                    self.progress.sent.fetch_add(sent, Ordering::Relaxed);
+                    return Settled::Done;
                 }
-                tokio::time::sleep(wait).await;
-                wait = wait.saturating_mul(2).min(RETRY_MAX);
+                SendOutcome::Doubtful(cause) if *doubts < DOUBTFUL_TRIES_MAX => {
+                    *doubts = doubts.saturating_add(1);
+                    (cause, None)
+                }
+                SendOutcome::Refused(_) | SendOutcome::Doubtful(_) if count > 1 => {
+                    return Settled::Halve;
+                }
+                SendOutcome::Refused(cause) | SendOutcome::Doubtful(cause) => {
+                    self.park(items, &cause, None).await;
+                    self.lose(count, &cause);
+                    return Settled::Done;
+                }
+                SendOutcome::Later { cause, after } => (cause, after),
+            };
+            let pause = after.map_or(wait, |after| after.max(RETRY_FIRST));
+            let again_in_ms = pause.as_millis();
+            tracing::warn!(what = D::NAME, cause, count, %again_in_ms, "cannot be sent; will be retried");
+            tokio::time::sleep(pause).await;
+            wait = wait.saturating_mul(2).min(RETRY_MAX);
+        }
+    }
+
+    /// Writes `items` to the dead-letter file.
+    async fn park(&self, items: &[D::Item], cause: &str, rejected: Option<u64>) {
+        let items: Vec<Vec<u8>> = items.iter().map(D::dead_letter).collect();
+        let refusal = Refusal { exporter: D::EXPORTER, cause: cause.to_owned(), rejected };
+        let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
+        let file = self.dead_letters.clone();
+        let written = tokio::task::spawn_blocking(move || file.append(&refusal, &items)).await;
+        match written.map_err(io::Error::other).flatten() {
+            Ok(written) => {
+                self.progress.dead_letters.fetch_add(written, Ordering::Relaxed);
+                if written < count {
+                    let left_out = count.saturating_sub(written);
+                    tracing::error!(what = D::NAME, left_out, "the dead-letter file is full");
+                }
+            }
+            Err(error) => {
+                tracing::error!(what = D::NAME, %error, "the dead-letter file cannot be written");
             }
         }
     }
@@ -401,6 +504,7 @@ mod tests {
     impl Destination for Panics {
         type Item = u64;
         const NAME: &'static str = "a test";
+        const EXPORTER: &'static str = "test";
         const CURSOR_FILE: &'static str = "test.seq";
         const BATCH_RECORDS_MAX: usize = 1;
 
@@ -413,7 +517,11 @@ mod tests {
         async fn send(&self, items: &[u64]) -> SendOutcome {
             assert!(!items.contains(&4), "while it sends");
             bartizan_sync::lock(&self.0).extend(items);
-            SendOutcome::Taken { rejected: 0 }
+            SendOutcome::taken()
+        }
+
+        fn dead_letter(item: &u64) -> Vec<u8> {
+            item.to_string().into_bytes()
         }
     }
 
@@ -444,6 +552,30 @@ mod tests {
         assert_eq!(progress.sent(), u64::try_from(sent.len()).unwrap());
         assert!(sent.contains(&3) && sent.contains(&6), "{sent:?}");
         assert!(!sent.contains(&2) && !sent.contains(&4), "{sent:?}");
+    }
+
+    #[test]
+    fn a_service_says_when_to_try_again() {
+        let date = "Mon, 30 Nov 2026 20:00:00 GMT";
+        for (asked, date, expected) in [
+            ("7", None, Some(7)),
+            (" 7 ", None, Some(7)),
+            ("99999999999999", None, Some(600)),
+            ("Mon, 30 Nov 2026 20:01:30 GMT", Some(date), Some(90)),
+            ("Mon, 30 Nov 2026 19:00:00 GMT", Some(date), Some(0)),
+            ("Tue, 01 Dec 2026 20:00:00 GMT", Some(date), Some(600)),
+            ("Mon, 30 Nov 2026 20:01:30 GMT", None, None),
+            ("-1", Some(date), None),
+            ("soon", Some(date), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, asked.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(DATE, date.parse().unwrap());
+            }
+            assert_eq!(retry_after(&headers), expected.map(Duration::from_secs), "{asked}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 
     #[test]

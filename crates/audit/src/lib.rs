@@ -66,6 +66,7 @@ pub mod tally;
 pub mod pretty;
 pub mod story;
 pub mod span;
+pub mod dead_letter;
 pub mod export;
 pub mod otlp;
 pub mod decisions;

@@ -15,7 +15,7 @@ pub const LINE_BYTES_MAX: usize = 1 << 20;
 /// The file that is locked while a program writes.
 pub(super) const LOCK_FILE: &str = "journal.lock";
 
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
 /// The destination of the journal's lines.

@@ -205,6 +205,13 @@ pub const METRICS: &[Metric] = &[
         "What the service refused for good, or could not be converted.",
         &["exporter"],
     ),
+    metric(
+        "bartizan.exporter.dead_letters",
+        Kind::ReadCounter,
+        "{item}",
+        "What was written to the dead-letter file because the service refused it.",
+        &["exporter"],
+    ),
     gauge("bartizan.calls", "{call}", "Calls that were forwarded and have no outcome yet.", &[]),
     gauge("bartizan.sessions", "{session}", "Sessions that are open.", &["server"]),
     gauge("bartizan.connections", "{connection}", "Connections of agents.", &[]),

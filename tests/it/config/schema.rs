@@ -109,7 +109,7 @@ fn what_is_wrong_by_its_form_is_refused_by_schema_and_check() {
         beside("limits: {drain: off}"),
         beside("limits: {drain: 5}"),
         beside("limits: {frames: 2}"),
-        beside("otlp: {}"),
+        beside("otlp: {endpoint: 5}"),
         beside("approvals: {wait: 5}"),
         beside("approvals: {holds: 0}"),
         beside("approvals: {approver: []}"),

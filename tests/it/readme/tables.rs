@@ -176,6 +176,7 @@ fn ranges_and_defaults_are_those_of_the_program() {
                 "the loopback names",
                 "those of the loopback names",
                 "the system's",
+                "the variable's",
                 "this program's",
                 "the built-in baseline",
                 "the signature's",

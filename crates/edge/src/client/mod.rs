@@ -183,14 +183,14 @@ impl Client {
         self.session.weight(raw)
     }
 
-    /// See [`SessionHandle::step_over`].
+    /// Takes one step over a message of this size or weight.
     pub(crate) fn step_over(
         &self,
-        turn: impl Into<Turn>,
+        weight: impl Into<Weight>,
         call: Option<&CallId>,
         step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
     ) -> StepOutcome {
-        let outcome = self.session.step_over(turn, call, step);
+        let outcome = self.session.step_over(weight, call, step);
         self.settled.notify_one();
         outcome
     }

@@ -1,0 +1,212 @@
+//! Sends one request to a collector and interprets the response (OTLP specification, "OTLP/HTTP
+//! Response").
+
+use std::time::Duration;
+
+use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
+use serde::Deserialize;
+
+use super::super::entry;
+use super::super::export::{SendOutcome, retry_after};
+
+/// Largest response body that is accepted from a collector, bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Longest message of a collector that is kept, characters.
+const MESSAGE_CHARS_MAX: usize = 512;
+
+/// A collector's client for one signal.
+pub(super) struct Collector {
+    service: Service,
+    target: PathAndQuery,
+    headers: HeaderMap,
+}
+
+impl Collector {
+    /// A client that posts to `path`, which is appended to the path of the address unless that ends
+    /// with it.
+    pub(super) fn new(service: Service, path: &str, mut headers: HeaderMap) -> Self {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        Self { target: target(&service, path), service, headers }
+    }
+
+    /// Posts `body`, a request in protobuf.
+    pub(super) async fn send(&self, body: Vec<u8>) -> SendOutcome {
+        let call = ServiceCall {
+            method: Method::POST,
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: Bytes::from(body),
+            wait: Duration::ZERO,
+            bytes_max: ANSWER_BYTES_MAX,
+        };
+        match self.service.call(call).await {
+            Ok(answer) => outcome_of(&answer),
+            Err(failure) => SendOutcome::later(failure.to_string()),
+        }
+    }
+}
+
+/// The path and query to send to: the address with `path` appended, unless it ends with it.
+fn target(service: &Service, path: &str) -> PathAndQuery {
+    let whole = service.url().path().trim_end_matches('/').ends_with(path);
+    service.target_below(if whole { "" } else { path })
+}
+
+/// Classifies a collector's response.
+///
+/// The OTLP specification lists the status codes that may be retried ("Retryable Response Codes").
+/// A collector that does not know us, or has nothing at this path, would say the same of every
+/// record: nothing is given up, and it is asked again until somebody has corrected that. What is
+/// left is due to the records (400, 413 and other 4xx), or may be (500 and other 5xx).
+fn outcome_of(answer: &ServiceAnswer) -> SendOutcome {
+    if answer.status.is_success() {
+        return accepted(answer);
+    }
+    let cause = format!("the collector answered with status {}", answer.status.as_u16());
+    match answer.status.as_u16() {
+        401 | 403 | 404 | 405 | 407 | 408 | 429 | 502 | 503 | 504 => {
+            SendOutcome::Later { cause, after: retry_after(&answer.headers) }
+        }
+        500.. => SendOutcome::Doubtful(cause),
+        _ => SendOutcome::Refused(cause),
+    }
+}
+
+/// A response with partial success in JSON. It has one of the two numbers, by the signal.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct JsonResponse {
+    partial_success: JsonPartialSuccess,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct JsonPartialSuccess {
+    rejected_spans: Option<JsonNumber>,
+    rejected_log_records: Option<JsonNumber>,
+    error_message: String,
+}
+
+/// A 64-bit integer of protobuf in JSON: a text, or a number.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum JsonNumber {
+    Number(i64),
+    Text(String),
+}
+
+impl JsonNumber {
+    fn value(&self) -> i64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Text(text) => text.parse().unwrap_or(0),
+        }
+    }
+}
+
+/// What a collector that accepted a request says of a part of it. The response for log records
+/// has the same fields of protobuf as that for spans.
+fn accepted(answer: &ServiceAnswer) -> SendOutcome {
+    let is_json = answer
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    let (rejected, message) = if is_json {
+        let response: JsonResponse = entry::read(&answer.body).unwrap_or_default();
+        let partial = response.partial_success;
+        let number = partial.rejected_spans.or(partial.rejected_log_records);
+        (number.map_or(0, |number| number.value()), partial.error_message)
+    } else {
+        let response = ExportTraceServiceResponse::decode(answer.body.clone()).unwrap_or_default();
+        let partial = response.partial_success.unwrap_or_default();
+        (partial.rejected_spans, partial.error_message)
+    };
+    SendOutcome::Taken {
+        rejected: u64::try_from(rejected).unwrap_or(0),
+        cause: message.chars().take(MESSAGE_CHARS_MAX).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bartizan_outbound::address::Address;
+    use bartizan_outbound::service::{Credentials, ServiceConfig};
+    use http::StatusCode;
+    use http::header::RETRY_AFTER;
+
+    use super::*;
+
+    #[test]
+    fn the_path_is_added_once() {
+        for (base, whole) in [
+            ("", "/v1/traces"),
+            ("/", "/v1/traces"),
+            ("/otlp/?a=b", "/otlp/v1/traces?a=b"),
+            ("/v1/traces", "/v1/traces"),
+            ("/x/v1/traces/", "/x/v1/traces"),
+        ] {
+            let address = Address::parse(&format!("http://localhost{base}")).unwrap();
+            let collector = Service::new(ServiceConfig {
+                address,
+                ca_pem: None,
+                credentials: Credentials::None,
+                timeout: Duration::from_secs(1),
+            });
+            assert_eq!(target(&collector.unwrap(), "/v1/traces"), whole, "{base}");
+        }
+    }
+
+    fn answer(status: u16, kind: &str, body: &[u8]) -> ServiceAnswer {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("3"));
+        let status = StatusCode::from_u16(status).unwrap();
+        ServiceAnswer { status, headers, body: Bytes::copy_from_slice(body) }
+    }
+
+    #[test]
+    fn partial_success_is_read_in_both_encodings() {
+        let taken = |rejected, cause: &str| SendOutcome::Taken { rejected, cause: cause.into() };
+        let json = "application/json; charset=utf-8";
+        for (kind, body, expected) in [
+            (json, &b"{}"[..], taken(0, "")),
+            (
+                json,
+                br#"{"partialSuccess":{"rejectedSpans":"2","errorMessage":"no"}}"#,
+                taken(2, "no"),
+            ),
+            (json, br#"{"partialSuccess":{"rejectedLogRecords":3,"other":1}}"#, taken(3, "")),
+            (json, br#"{"partialSuccess":{"rejectedSpans":-1}}"#, taken(0, "")),
+            (json, b"not JSON", taken(0, "")),
+            ("application/x-protobuf", &[0x0a, 0x06, 0x08, 2, 0x12, 2, b'n', b'o'], taken(2, "no")),
+            ("application/x-protobuf", &[0xff], taken(0, "")),
+        ] {
+            assert_eq!(outcome_of(&answer(200, kind, body)), expected, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_status_says_whose_fault_it_is() {
+        let cause = |status| format!("the collector answered with status {status}");
+        for status in [401, 403, 404, 405, 408, 429, 502, 503, 504] {
+            let after = Some(Duration::from_secs(3));
+            let expected = SendOutcome::Later { cause: cause(status), after };
+            assert_eq!(outcome_of(&answer(status, "text/plain", b"")), expected);
+        }
+        for status in [400, 411, 413, 415, 422, 431] {
+            let expected = SendOutcome::Refused(cause(status));
+            assert_eq!(outcome_of(&answer(status, "text/plain", b"")), expected);
+        }
+        for status in [500, 501, 505, 507] {
+            let expected = SendOutcome::Doubtful(cause(status));
+            assert_eq!(outcome_of(&answer(status, "text/plain", b"")), expected);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `otlp`: where spans are sent, and what they say about this instance.
+//!
+//! The environment variables of OpenTelemetry ("OpenTelemetry Environment Variable Specification",
+//! "OTLP Exporter Configuration") fill in what the file leaves out. They switch nothing on: without
+//! `otlp` in the file nothing is sent.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::http::{HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
+
+use super::form::{parse_url, texts_by_name, url};
+use super::headers::{header_name, headers};
+use super::limits::STEP_TIMES;
+use super::remote::{CredentialsConfig, RemoteConfig, RemoteKeys, is_protected};
+use super::secret::Secret;
+use super::section::Section;
+
+/// Largest number of attributes that describe this instance; further ones are left out.
+const RESOURCE_ATTRIBUTES_MAX: usize = 64;
+
+/// Longest value of one of them, characters; longer ones are cut.
+const RESOURCE_CHARS_MAX: usize = 1024;
+
+/// Variables with headers; the first one that is set is used.
+const HEADER_VARIABLES: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
+
+/// Variables that a pod fills from Kubernetes' downward API, and the attributes that they give.
+/// `deploy/kubernetes` sets them.
+const POD_VARIABLES: [(&str, &str); 4] = [
+    ("POD_NAME", "k8s.pod.name"),
+    ("POD_NAMESPACE", "k8s.namespace.name"),
+    ("POD_UID", "k8s.pod.uid"),
+    ("NODE_NAME", "k8s.node.name"),
+];
+
+/// Where spans go: OTLP over HTTP.
+#[derive(Debug, Clone)]
+pub struct OtlpConfig {
+    /// The way to the collector, whose address (`endpoint`) is such as `http://127.0.0.1:4318`.
+    pub remote: RemoteConfig,
+    /// Headers for it (`headers`), and those of the environment.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// Attributes of the resource, by name (`resource`), and those of the environment.
+    pub resource: BTreeMap<String, String>,
+}
+
+impl OtlpConfig {
+    pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
+        let written = s
+            .key(
+                "endpoint",
+                url(),
+                "Where spans go: base URL of an OpenTelemetry collector that takes OTLP over \
+                 HTTP. Without `otlp` none are sent. The variable `OTEL_EXPORTER_OTLP_ENDPOINT` \
+                 stands for it.",
+            )
+            .optional("the variable's");
+        let endpoint = if s.has("endpoint") { written } else { endpoint_of_environment(s) };
+        let mut headers = s
+            .key(
+                "headers",
+                headers(),
+                "Headers for it. The variable `OTEL_EXPORTER_OTLP_HEADERS` adds others.",
+            )
+            .optional("none")
+            .unwrap_or_default();
+        let resource = s
+            .key(
+                "resource",
+                texts_by_name(),
+                "Names and texts that say which instance this is, like `deployment.environment.name`; \
+                 `service.name` is `bartizan` without it. See \
+                 [audit.md](audit.md#which-instance-it-was).",
+            )
+            .optional("none")
+            .unwrap_or_default();
+        let keys = RemoteKeys {
+            timeout_means: "Time for one request.",
+            timeout: Duration::from_secs(10),
+            only: None,
+        };
+        let mut remote = RemoteConfig::read(s, endpoint, &keys)?;
+        complete(&mut remote, s);
+        add_headers(&mut headers, s);
+        let resource = resource_of(resource, &|name| s.variable(name));
+        Some(Self { remote, headers, resource })
+    }
+}
+
+/// The collector's address where the file has none; reports that there is none, or a wrong one.
+fn endpoint_of_environment(s: &Section<'_>) -> Option<::http::Uri> {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    match s.variable(NAME).map(|text| parse_url(&text)) {
+        Some(Ok(url)) => Some(url),
+        Some(Err(_)) => {
+            s.problem_here(format!("`{NAME}` is no http or https URL"), "correct the variable");
+            None
+        }
+        None => {
+            s.problem_here(
+                "`endpoint` is missing",
+                "write where spans go, like `http://127.0.0.1:4318`",
+            );
+            None
+        }
+    }
+}
+
+/// Fills in what the environment says of the way to the collector, where the file says nothing.
+fn complete(remote: &mut RemoteConfig, s: &Section<'_>) {
+    let path = |name| s.variable(name).map(PathBuf::from);
+    // OpenTelemetry's specification: a value that cannot be read counts as unset.
+    let timeout =
+        s.variable("OTEL_EXPORTER_OTLP_TIMEOUT").and_then(|text| text.trim().parse().ok());
+    let timeout = timeout.map(Duration::from_millis).filter(|it| STEP_TIMES.contains(it));
+    if let Some(timeout) = timeout.filter(|_| !s.has("timeout")) {
+        remote.timeout = timeout;
+    }
+    if !s.has("ca_file") {
+        remote.ca_file = path("OTEL_EXPORTER_OTLP_CERTIFICATE");
+    }
+    let (cert, key) =
+        (path("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"), path("OTEL_EXPORTER_OTLP_CLIENT_KEY"));
+    if let (false, Some(cert), Some(key)) = (s.has("credentials"), cert, key)
+        && is_protected(&remote.url)
+    {
+        remote.credentials = Some(CredentialsConfig::ClientTls { cert, key });
+    }
+}
+
+/// Adds the headers of the environment that the file does not set.
+fn add_headers(headers: &mut Vec<(HeaderName, Secret)>, s: &Section<'_>) {
+    let variable = HEADER_VARIABLES.iter().find_map(|name| s.variable(name));
+    for (name, value) in pairs(variable.as_deref().unwrap_or_default()) {
+        let Ok(name) = header_name(&name) else { continue };
+        let is_new = headers.iter().all(|(written, _)| *written != name);
+        if is_new && HeaderValue::from_str(&value).is_ok() {
+            headers.push((name, Secret::new(value)));
+        }
+    }
+}
+
+/// Attributes of this instance. What the file says wins over `OTEL_SERVICE_NAME`, that over
+/// `OTEL_RESOURCE_ATTRIBUTES`, and that over what Kubernetes says.
+fn resource_of(
+    written: BTreeMap<Box<str>, Box<str>>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> BTreeMap<String, String> {
+    let listed = variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    let service = variable("OTEL_SERVICE_NAME").map(|name| ("service.name".to_owned(), name));
+    let pod = POD_VARIABLES
+        .iter()
+        .filter_map(|(name, attribute)| Some(((*attribute).to_owned(), variable(name)?)));
+    let written = written.into_iter().map(|(name, text)| (name.into(), text.into()));
+    let mut resource = BTreeMap::new();
+    for (name, value) in written.chain(service).chain(pairs(&listed)).chain(pod) {
+        let is_room = resource.len() < RESOURCE_ATTRIBUTES_MAX;
+        if !name.is_empty() && is_room && !resource.contains_key(&name) {
+            resource.insert(name, value.chars().take(RESOURCE_CHARS_MAX).collect());
+        }
+    }
+    resource
+}
+
+/// The pairs of a variable's text: comma-separated `name=value` with percent-encoded values (W3C
+/// Baggage form, as OpenTelemetry prescribes). Invalid pairs are skipped.
+fn pairs(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.split(',').filter_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
+        Some((name.trim().to_owned(), value.into_owned()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_a_variable() {
+        let found: Vec<_> = pairs("a=b, api-key = x%20y%3D=1 ,no,c=%0a,d=%ff,e=").collect();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = [pair("a", "b"), pair("api-key", "x y==1"), pair("c", "\n"), pair("e", "")];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn an_instance_has_a_bounded_number_of_attributes() {
+        let many: Vec<String> = (0..200).map(|n| format!("a{n}={}", "x".repeat(2000))).collect();
+        let many = many.join(",");
+        let variable = |name: &str| (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| many.clone());
+        let resource = resource_of(BTreeMap::from([("mine".into(), "1".into())]), &variable);
+        assert_eq!(resource.len(), RESOURCE_ATTRIBUTES_MAX);
+        assert_eq!(resource.get("mine").map(String::as_str), Some("1"));
+        assert!(resource.values().all(|value| value.len() <= RESOURCE_CHARS_MAX));
+    }
+}
