@@ -6,8 +6,7 @@
 //! writer, and keeps nothing between steps.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek, SeekFrom};
 use std::path::Path;
 
 use percent_encoding::percent_decode_str;
@@ -173,16 +172,15 @@ enum Stopped {
 impl Step<'_> {
     /// Reads the segment at `path` backwards, from `from` or from its end.
     fn segment(&mut self, path: &Path, from: Option<u64>) -> io::Result<Stopped> {
-        let mut file = match File::open(path) {
-            Ok(file) => file,
+        let mut window = match Window::before(path, from) {
+            Ok(window) => window,
             // Archived elsewhere since the directory was listed; so were all older ones.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stopped::Done),
             Err(error) => return Err(error),
         };
-        let length = file.metadata()?.len();
-        let mut end = from.unwrap_or(length).min(length);
+        let mut end = window.end;
         while end > 0 {
-            let Chunk { start, bytes, read } = Chunk::before(&mut file, end)?;
+            let Chunk { start, bytes, read } = Chunk::before(&mut window, end)?;
             self.scanned = self.scanned.saturating_add(read.saturating_sub(bytes.len()));
             end = start.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
             for line in bytes.split_inclusive(|byte| *byte == b'\n').rev() {
@@ -226,7 +224,42 @@ impl Step<'_> {
     }
 }
 
-/// Whole lines of a file.
+/// Where the bytes of a segment are read from.
+struct Window {
+    /// What is at the offsets from `start` on.
+    content: Box<dyn ReadSeek>,
+    start: u64,
+    end: u64,
+}
+
+trait ReadSeek: io::Read + Seek {}
+
+impl<T: io::Read + Seek> ReadSeek for T {}
+
+/// What a step can read of one segment at most, bytes: what it may look at, with the longest line at
+/// both ends.
+const WINDOW_BYTES: u64 = (SCAN_BYTES_MAX as u64) + 3 * (LINE_BYTES_MAX as u64);
+
+impl Window {
+    /// The part of the segment at `path` that ends at `end`, or at its end.
+    fn before(path: &Path, end: Option<u64>) -> io::Result<Self> {
+        if let segment::Content::Plain(file) = segment::Content::open(path)? {
+            let file = file.into_inner();
+            let length = file.metadata()?.len();
+            return Ok(Self {
+                content: Box::new(file),
+                start: 0,
+                end: end.unwrap_or(length).min(length),
+            });
+        }
+        // It is read from its beginning whatever is wanted, so all that may be is kept.
+        let (start, bytes) = segment::tail(path, end, WINDOW_BYTES)?;
+        let end = start.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(Self { content: Box::new(io::Cursor::new(bytes)), start, end })
+    }
+}
+
+/// Whole lines of a segment.
 struct Chunk {
     /// Where the first of them begins.
     start: u64,
@@ -239,21 +272,21 @@ struct Chunk {
 impl Chunk {
     /// The lines before `end`, as many as are read at once. There are none if what is there is no
     /// whole line: it is being written, or damaged.
-    fn before(file: &mut File, end: u64) -> io::Result<Self> {
-        let usual = Self::of(file, end, CHUNK_BYTES)?;
+    fn before(window: &mut Window, end: u64) -> io::Result<Self> {
+        let usual = Self::of(window, end, CHUNK_BYTES)?;
         if !usual.bytes.is_empty() || usual.start != end.saturating_sub(CHUNK_BYTES) {
             return Ok(usual);
         }
         // The longest line, its LF and the LF before it.
         let longest = u64::try_from(LINE_BYTES_MAX.saturating_add(2)).unwrap_or(u64::MAX);
-        Self::of(file, end, longest)
+        Self::of(window, end, longest)
     }
 
-    fn of(file: &mut File, end: u64, size: u64) -> io::Result<Self> {
-        let from = end.saturating_sub(size);
-        file.seek(SeekFrom::Start(from))?;
+    fn of(window: &mut Window, end: u64, size: u64) -> io::Result<Self> {
+        let from = end.saturating_sub(size).max(window.start);
+        window.content.seek(SeekFrom::Start(from.saturating_sub(window.start)))?;
         let mut bytes = Vec::new();
-        let read = file.take(end.saturating_sub(from)).read_to_end(&mut bytes)?;
+        let read = (&mut window.content).take(end.saturating_sub(from)).read_to_end(&mut bytes)?;
         let at = |offset: usize| from.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX));
         let last = bytes.iter().rposition(|byte| *byte == b'\n');
         let last = last.map_or(0, |at| at.saturating_add(1));
@@ -327,14 +360,33 @@ mod tests {
         write(path, 301, &lines[300..301]);
         write(path, 302, &lines[301..]);
         let all: Vec<u64> = (1..=900).rev().collect();
-        let (found, steps) = walk(path, &RecentQuery::default());
-        assert_eq!(found, all);
-        assert!(steps >= 900 / RECORDS_MAX, "{steps}");
+        for compressed in [None, Some(1), Some(301), Some(302)] {
+            if let Some(first_seq) = compressed {
+                segment::compress(&path.join(segment::name(first_seq))).unwrap();
+            }
+            let (found, steps) = walk(path, &RecentQuery::default());
+            assert_eq!(found, all);
+            assert!(steps >= 900 / RECORDS_MAX, "{steps}");
+        }
         // What is being written is no record yet.
-        let mut file =
-            fs::OpenOptions::new().append(true).open(path.join(segment::name(302))).unwrap();
-        file.write_all(b"{\"seq\":901,").unwrap();
-        assert_eq!(walk(path, &RecentQuery::default()).0, all);
+        let newest = line(901, "denial", 0);
+        fs::write(path.join(segment::name(901)), newest.clone() + "{\"seq\":902,").unwrap();
+        assert_eq!(walk(path, &RecentQuery::default()).0, (1..=901).rev().collect::<Vec<_>>());
+    }
+
+    /// A compressed segment is larger than what one step keeps of it, and has the longest lines.
+    #[test]
+    fn steps_go_through_a_compressed_segment() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let size = |seq: u64| if seq % 50 == 0 { LINE_BYTES_MAX - 200 } else { 50_000 };
+        let lines: Vec<String> = (1..=300).map(|seq| line(seq, "denial", size(seq))).collect();
+        assert!(lines.concat().len() > 2 * usize::try_from(WINDOW_BYTES).unwrap());
+        write(path, 1, &lines);
+        let plain = walk(path, &RecentQuery::default());
+        segment::compress(&path.join(segment::name(1))).unwrap();
+        assert_eq!(walk(path, &RecentQuery::default()), plain);
+        assert_eq!(plain.0, (1..=300).rev().collect::<Vec<_>>());
     }
 
     #[test]

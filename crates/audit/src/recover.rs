@@ -131,7 +131,7 @@ pub(super) fn at<'a>(
 pub(super) struct Survey {
     /// The chain after the last whole record.
     pub(super) chain: HashChain,
-    /// The segment to append to, with its length in bytes; `None` in a new directory.
+    /// The segment to append to, with its length in bytes; `None` if a new one begins.
     pub(super) segment: Option<(Segment, u64)>,
     /// Whether the last record is `stop`, or there are no records.
     pub(super) clean: bool,
@@ -163,7 +163,8 @@ pub(super) fn survey(directory: &Path) -> Result<Survey, JournalError> {
     let mut survey = Survey { chain, segment: None, clean: true, torn, open: OpenIntents::new() };
     for (index, segment) in segments.iter().enumerate().skip(first) {
         let length = read(segment, index == first, &mut survey)?;
-        survey.segment = Some((segment.clone(), length));
+        // Nothing is added to a compressed one.
+        survey.segment = (!segment.is_compressed()).then(|| (segment.clone(), length));
     }
     if survey.chain.prev.is_none() {
         let seq = survey.chain.next_seq.saturating_sub(1);

@@ -6,8 +6,7 @@
 //! outside of the wanted time or behind the wanted record are not read. It only reads files and checks
 //! no chain; [`verify`](super::verify) does.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufRead as _, Read as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use memchr::memchr_iter;
 
 use super::filter::{Filter, time_of};
-use super::segment::{self, LINE_BYTES_MAX, LineReader, Piece, Segment};
+use super::segment::{self, Content, LINE_BYTES_MAX, LineReader, Piece, Segment};
 use super::tail::{ReadError, seq_of};
 
 /// Size of one piece, bytes; the line at its end may exceed it.
@@ -39,23 +38,25 @@ pub struct Scan<'a> {
     pub filter: &'a Filter,
 }
 
-/// A part of a segment that is read at once.
+/// A part of a segment that one thread reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Part {
     path: PathBuf,
     /// Sequence number that the segment begins with, if the part begins there.
     begins: Option<u64>,
-    /// Lines that begin at these offsets, bytes.
-    from: u64,
-    to: u64,
+    /// Lines that begin at these offsets, bytes. `None` for a compressed segment, which is read from its
+    /// beginning to its end, piece by piece.
+    between: Option<(u64, u64)>,
 }
 
-/// What was made of a part.
-#[derive(Debug, Default)]
+/// What was made of a piece.
+#[derive(Debug)]
 struct Read<S> {
     made: S,
     /// Sequence number of its last record.
     last: Option<u64>,
+    /// Whether another piece of its part follows.
+    more: bool,
 }
 
 impl Scan<'_> {
@@ -85,14 +86,19 @@ impl Scan<'_> {
                 })
                 .collect();
             let mut last = None;
-            for (part, from) in parts.iter().zip(readers.iter().cycle()) {
-                let Ok(read) = from.recv() else { break };
-                let Read { made, last: reached } =
-                    read.map_err(|source| ReadError::Io { path: part.path.clone(), source })?;
+            'parts: for (part, from) in parts.iter().zip(readers.iter().cycle()) {
                 check_joined(last, part)?;
-                last = reached.or(last);
-                if done(made).is_break() {
-                    break;
+                loop {
+                    let Ok(read) = from.recv() else { break 'parts };
+                    let Read { made, last: reached, more } =
+                        read.map_err(|source| ReadError::Io { path: part.path.clone(), source })?;
+                    last = reached.or(last);
+                    if done(made).is_break() {
+                        break 'parts;
+                    }
+                    if !more {
+                        break;
+                    }
                 }
             }
             // Threads that still read find nobody who takes it, and end.
@@ -111,12 +117,18 @@ impl Scan<'_> {
         let segments = self.in_time(segments)?;
         let mut parts = Vec::new();
         for Segment { first_seq, path } in segments {
-            let length = std::fs::metadata(&path).map_err(|source| failed(&path, source))?.len();
+            let whole = Part { path: path.clone(), begins: Some(first_seq), between: None };
+            let content = Content::open(&path).map_err(|source| failed(&path, source))?;
+            let Content::Plain(file) = content else {
+                parts.push(whole);
+                continue;
+            };
+            let length = file.get_ref().metadata().map_err(|source| failed(&path, source))?.len();
             let mut from = 0;
             while from < length {
                 let to = from.saturating_add(PIECE_BYTES).min(length);
-                let begins = (from == 0).then_some(first_seq);
-                parts.push(Part { path: path.clone(), begins, from, to });
+                let begins = whole.begins.filter(|_| from == 0);
+                parts.push(Part { begins, between: Some((from, to)), ..whole.clone() });
                 from = to;
             }
         }
@@ -176,52 +188,60 @@ fn read_parts<'a, S: Default>(
 ) {
     let mut bytes = Vec::new();
     for part in parts {
-        let read = part.read(&mut bytes).map(|()| {
-            let mut read = Read::default();
-            let mut start = 0_usize;
-            for end in memchr_iter(b'\n', &bytes) {
-                let text = bytes.get(start..end).unwrap_or_default();
-                line(&mut read.made, text);
-                read.last = seq_of(text).or(read.last);
-                start = end.saturating_add(1);
+        let mut reading = None;
+        loop {
+            let read = part.read(&mut reading, &mut bytes).map(|more| {
+                let mut read = Read { made: S::default(), last: None, more };
+                let mut start = 0_usize;
+                for end in memchr_iter(b'\n', &bytes) {
+                    let text = bytes.get(start..end).unwrap_or_default();
+                    line(&mut read.made, text);
+                    read.last = seq_of(text).or(read.last);
+                    start = end.saturating_add(1);
+                }
+                read
+            });
+            let more = read.as_ref().map_or(None, |read| Some(read.more));
+            if to.send(read).is_err() || more.is_none() {
+                return;
             }
-            read
-        });
-        let failed = read.is_err();
-        if to.send(read).is_err() || failed {
-            return;
+            if more != Some(true) {
+                break;
+            }
         }
     }
 }
 
 impl Part {
-    /// Reads the lines that begin in it into `bytes`, each with its LF. Bytes without LF at the end
-    /// of the file are no line yet.
-    fn read(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
+    /// Reads its next piece into `bytes`: lines, each with its LF; bytes without LF at the end of the
+    /// file are no line yet. `reading` is kept between the pieces. Whether another one follows.
+    fn read(&self, reading: &mut Option<Content>, bytes: &mut Vec<u8>) -> io::Result<bool> {
         bytes.clear();
-        let mut file = File::open(&self.path)?;
         // If the byte before is an LF, the first line begins here.
-        let from = self.from.saturating_sub(1);
-        file.seek(SeekFrom::Start(from))?;
-        (&mut file).take(self.to.saturating_sub(from)).read_to_end(bytes)?;
-        let mut beyond = 0;
-        // The longest line, and its LF.
-        while bytes.last() != Some(&b'\n') && beyond <= LINE_BYTES_MAX {
-            let start = bytes.len();
-            let read = (&mut file).take(4096).read_to_end(bytes)?;
-            if read == 0 {
-                break;
+        let from = self.between.map_or(0, |(from, _)| from.saturating_sub(1));
+        let begun = reading.take();
+        let mut content = match begun {
+            Some(content) => content,
+            None => {
+                let mut content = Content::open(&self.path)?;
+                content.skip(from)?;
+                content
             }
-            beyond = beyond.saturating_add(read);
-            if let Some(end) = memchr_iter(b'\n', bytes.get(start..).unwrap_or_default()).next() {
-                bytes.truncate(start.saturating_add(end).saturating_add(1));
-            }
+        };
+        let size = self.between.map_or(PIECE_BYTES, |(_, to)| to.saturating_sub(from));
+        (&mut content).take(size).read_to_end(bytes)?;
+        if bytes.last().is_some_and(|last| *last != b'\n') {
+            // The longest line, and its LF.
+            let rest = u64::try_from(LINE_BYTES_MAX.saturating_add(1)).unwrap_or(u64::MAX);
+            (&mut content).take(rest).read_until(b'\n', bytes)?;
         }
-        if self.from > 0 {
+        if self.between.is_some_and(|(from, _)| from > 0) {
             let first = memchr_iter(b'\n', bytes).next();
             bytes.drain(..first.map_or(bytes.len(), |at| at.saturating_add(1)));
         }
-        Ok(())
+        let more = self.between.is_none() && !content.fill_buf()?.is_empty();
+        *reading = Some(content);
+        Ok(more)
     }
 }
 
@@ -277,6 +297,10 @@ mod tests {
         assert_eq!(found, (1..=1500).collect::<Vec<_>>());
         assert!(pieces >= 4, "{pieces}");
         assert_eq!(seqs(path, 1450, &Filter::default()).unwrap().0.first(), Some(&1401));
+        segment::compress(&path.join(segment::name(1))).unwrap();
+        let (found, pieces) = seqs(path, 1, &Filter::default()).unwrap();
+        assert_eq!(found, (1..=1500).collect::<Vec<_>>());
+        assert!(pieces >= 4, "{pieces}");
     }
 
     #[test]

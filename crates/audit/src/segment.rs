@@ -3,11 +3,18 @@
 //! The only module of the journal that touches files: it names and lists segments, reads whole
 //! lines, and defines [`Store`], through which the journal writes and tests inject faults. It knows
 //! lines and not what is in them.
+//!
+//! A segment that is no longer written may be compressed with gzip (RFC 1952): its name then ends in
+//! `.gz`. Every reader reads both.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
 
 /// Longest line that is written or read, without its LF, bytes.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
@@ -176,9 +183,24 @@ pub(super) fn lock(directory: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The file name of the segment that begins with record `first_seq`.
+/// The file name of the segment that begins with record `first_seq`, while it is not compressed.
 pub fn name(first_seq: u64) -> String {
     format!("journal-{first_seq:020}.ndjson")
+}
+
+/// The extension of a compressed segment.
+const COMPRESSED: &str = "gz";
+
+/// The path that the segment at `path` has once it is compressed.
+pub(super) fn compressed(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(COMPRESSED);
+    name.into()
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == COMPRESSED)
 }
 
 /// One segment file.
@@ -190,7 +212,15 @@ pub struct Segment {
     pub path: PathBuf,
 }
 
-/// The segments in `directory`, oldest first. Other files are ignored.
+impl Segment {
+    /// Whether its file is compressed.
+    pub fn is_compressed(&self) -> bool {
+        is_compressed(&self.path)
+    }
+}
+
+/// The segments in `directory`, oldest first. Other files are ignored. Of one that is there twice,
+/// because it is being compressed, the file that is not compressed counts.
 pub fn list(directory: &Path) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for file in std::fs::read_dir(directory)? {
@@ -198,14 +228,102 @@ pub fn list(directory: &Path) -> io::Result<Vec<Segment>> {
         let digits = path
             .file_name()
             .and_then(|name| name.to_str())
+            .map(|name| name.strip_suffix(".gz").unwrap_or(name))
             .and_then(|name| name.strip_prefix("journal-")?.strip_suffix(".ndjson"))
             .filter(|digits| digits.len() == 20 && digits.bytes().all(|c| c.is_ascii_digit()));
         if let Some(first_seq) = digits.and_then(|digits| digits.parse().ok()) {
             segments.push(Segment { first_seq, path });
         }
     }
-    segments.sort_by_key(|segment| segment.first_seq);
+    segments.sort_by(|a, b| (a.first_seq, &a.path).cmp(&(b.first_seq, &b.path)));
+    segments.dedup_by_key(|segment| segment.first_seq);
     Ok(segments)
+}
+
+/// Compresses the segment at `path`, to which nobody writes, and removes the file that it was in.
+/// Whatever interrupts it, all of the segment is in one file or in both.
+pub(super) fn compress(path: &Path) -> io::Result<()> {
+    let (whole, fresh) = (compressed(path), compressed(path).with_extension("gz.new"));
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&fresh)?;
+    let mut encoder = GzEncoder::new(file, Compression::default());
+    io::copy(&mut File::open(path)?, &mut encoder)?;
+    encoder.finish()?.sync_all()?;
+    std::fs::rename(&fresh, &whole)?;
+    sync_directory(path)?;
+    std::fs::remove_file(path)
+}
+
+/// Flushes the directory of `path`, so that a file that was made or renamed in it is there after a
+/// crash of the machine.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+/// The content of a segment.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Of a file that may grow.
+    Plain(BufReader<File>),
+    /// Of a compressed one.
+    Compressed(Box<BufReader<MultiGzDecoder<BufReader<File>>>>),
+}
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 1 << 16;
+
+impl Content {
+    /// Opens the segment at `path`, which may have been compressed since it was listed.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_compressed(path) => {
+                Self::decoded(File::open(compressed(path)).map_err(|_| error)?)
+            }
+            file if is_compressed(path) => Self::decoded(file?),
+            file => Ok(Self::Plain(BufReader::with_capacity(READ_BYTES, file?))),
+        }
+    }
+
+    fn decoded(file: File) -> io::Result<Self> {
+        let file = BufReader::with_capacity(READ_BYTES, file);
+        let decoder = MultiGzDecoder::new(file);
+        Ok(Self::Compressed(Box::new(BufReader::with_capacity(READ_BYTES, decoder))))
+    }
+
+    /// Goes from its beginning to `offset`, bytes. That takes time in a compressed one.
+    pub(super) fn skip(&mut self, offset: u64) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.seek(SeekFrom::Start(offset)).map(drop),
+            Self::Compressed(decoder) => {
+                io::copy(&mut decoder.take(offset), &mut io::sink()).map(drop)
+            }
+        }
+    }
+}
+
+impl io::Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.read(buffer),
+            Self::Compressed(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+impl BufRead for Content {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self {
+            Self::Plain(file) => file.fill_buf(),
+            Self::Compressed(decoder) => decoder.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        match self {
+            Self::Plain(file) => file.consume(amount),
+            Self::Compressed(decoder) => decoder.consume(amount),
+        }
+    }
 }
 
 /// What [`LineReader::advance`] found.
@@ -225,21 +343,26 @@ pub enum Piece {
 /// Reads a segment line by line, also while it grows.
 #[derive(Debug)]
 pub struct LineReader {
-    reader: BufReader<File>,
+    reader: Content,
     line: Vec<u8>,
     start: u64,
     end: u64,
+    /// Whether the current line comes again: nobody writes to a compressed file.
+    again: bool,
 }
 
 impl LineReader {
-    /// Reads the file at `path` from its beginning.
+    /// Reads the segment at `path` from its beginning.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let reader = BufReader::with_capacity(1 << 16, File::open(path)?);
-        Ok(Self { reader, line: Vec::new(), start: 0, end: 0 })
+        let reader = Content::open(path)?;
+        Ok(Self { reader, line: Vec::new(), start: 0, end: 0, again: false })
     }
 
     /// Moves to the next line.
     pub fn advance(&mut self) -> io::Result<Piece> {
+        if std::mem::take(&mut self.again) {
+            return Ok(Piece::Whole);
+        }
         self.start = self.end;
         self.line.clear();
         let bytes_max = u64::try_from(LINE_BYTES_MAX.saturating_add(1)).unwrap_or(u64::MAX);
@@ -253,14 +376,25 @@ impl LineReader {
             return Ok(Piece::End);
         }
         // The file may be truncated and grow again, so discard the read-ahead buffer.
-        self.reader.seek(SeekFrom::Start(self.start))?;
+        if let Content::Plain(file) = &mut self.reader {
+            file.seek(SeekFrom::Start(self.start))?;
+        }
         Ok(if read > LINE_BYTES_MAX { Piece::TooLong } else { Piece::Partial })
     }
 
-    /// Makes the next [`LineReader::advance`] read the current line again, from the file.
+    /// Makes the next [`LineReader::advance`] read the current line, a whole one, again, from the file
+    /// if it may have changed.
     pub fn again(&mut self) -> io::Result<()> {
-        self.end = self.start;
-        self.reader.seek(SeekFrom::Start(self.start)).map(drop)
+        match &mut self.reader {
+            Content::Plain(file) => {
+                self.end = self.start;
+                file.seek(SeekFrom::Start(self.start)).map(drop)
+            }
+            Content::Compressed(_) => {
+                self.again = true;
+                Ok(())
+            }
+        }
     }
 
     /// The current line, without its LF.
@@ -269,26 +403,50 @@ impl LineReader {
     }
 
     /// Offset at which the current line, or incomplete line, begins, bytes from the start of the
-    /// file.
+    /// segment.
     pub fn start(&self) -> u64 {
         self.start
     }
 
-    /// Offset after the current line and its LF, bytes from the start of the file.
+    /// Offset after the current line and its LF, bytes from the start of the segment.
     pub fn end(&self) -> u64 {
         self.end
     }
 }
 
-/// The last whole line of the file at `path`; `None` if there is none.
+/// The last `bytes_max` bytes of the segment at `path` before the offset `end` (default: its end),
+/// and the offset at which they begin.
+pub(super) fn tail(path: &Path, end: Option<u64>, bytes_max: u64) -> io::Result<(u64, Vec<u8>)> {
+    let mut tail = Vec::new();
+    match Content::open(path)? {
+        Content::Plain(mut file) => {
+            let length = file.seek(SeekFrom::End(0))?;
+            let end = end.unwrap_or(length).min(length);
+            let start = end.saturating_sub(bytes_max);
+            file.seek(SeekFrom::Start(start))?;
+            file.take(end.saturating_sub(start)).read_to_end(&mut tail)?;
+            Ok((start, tail))
+        }
+        Content::Compressed(decoder) => {
+            let mut decoder = decoder.take(end.unwrap_or(u64::MAX));
+            let kept = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+            let mut start = 0_u64;
+            // As much again is read before what is too much is cut off, so each byte moves once.
+            while (&mut decoder).take(bytes_max).read_to_end(&mut tail)? > 0 {
+                let over = tail.len().saturating_sub(kept);
+                tail.drain(..over);
+                start = start.saturating_add(u64::try_from(over).unwrap_or(u64::MAX));
+            }
+            Ok((start, tail))
+        }
+    }
+}
+
+/// The last whole line of the segment at `path`; `None` if there is none.
 pub(super) fn last_line(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mut file = File::open(path)?;
-    let length = file.seek(SeekFrom::End(0))?;
     // Enough for the longest line, its LF and the LF before it.
     let tail_max = u64::try_from(LINE_BYTES_MAX.saturating_add(2)).unwrap_or(u64::MAX);
-    file.seek(SeekFrom::Start(length.saturating_sub(tail_max)))?;
-    let mut tail = Vec::new();
-    file.take(tail_max).read_to_end(&mut tail)?;
+    let (_, mut tail) = tail(path, None, tail_max)?;
     if tail.pop_if(|last| *last == b'\n').is_none() {
         return Ok(None);
     }
