@@ -26,7 +26,7 @@ pub struct Answerers {
     /// The groups of people who sign in at an issuer, if they can: nobody knows how many they are.
     pub sign_in: Option<Vec<Box<str>>>,
     /// The principal of all calls, if the configuration names it. Nobody grants calls of a principal
-    /// with the own id.
+    /// with their own id.
     pub principal: Option<Box<str>>,
 }
 
@@ -55,7 +55,7 @@ impl Answerers {
         }
         let himself = if able < ids.len() {
             let own = self.principal.as_deref().unwrap_or_default();
-            format!(", because `{own}` is the principal, and nobody grants the own calls")
+            format!(", because `{own}` is the principal, and nobody grants their own calls")
         } else {
             String::new()
         };

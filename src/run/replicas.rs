@@ -31,7 +31,7 @@ struct Aside(SharedCounts);
 
 impl SharedLimits for Aside {
     fn take(&self, takes: &[SharedTake]) -> Result<(), NotShared> {
-        bartizan_edge::long(|| self.0.take(takes))
+        bartizan_edge::wait(|| self.0.take(takes))
     }
 }
 

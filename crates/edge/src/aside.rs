@@ -19,7 +19,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
-use std::thread::{self, available_parallelism};
+use std::thread::{self, LocalKey, available_parallelism};
 use std::time::Duration;
 
 use bartizan_sync::lock;
@@ -151,24 +151,45 @@ fn mark(place: usize, now: Duration) {
 /// A turn for a message that is judged aside; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    _permit: Option<SemaphorePermit<'static>>,
+    /// How the message is treated.
+    pub(crate) weight: Weight,
+    permit: Option<SemaphorePermit<'static>>,
+}
+
+/// No turn: for a message that is judged without waiting for one.
+impl From<Weight> for Turn {
+    fn from(weight: Weight) -> Self {
+        Self { weight, permit: None }
+    }
+}
+
+impl From<usize> for Turn {
+    fn from(bytes: usize) -> Self {
+        Weight::from(bytes).into()
+    }
 }
 
 /// Waits for a turn to judge a message; a usual one needs none.
 pub(crate) async fn turn(weight: Weight) -> Turn {
     let turns = if weight.bytes >= LARGE_BYTES { &TURNS } else { &SLOW_TURNS };
     // The semaphores are never closed.
-    Turn { _permit: if weight.is_long() { turns.acquire().await.ok() } else { None } }
+    Turn { weight, permit: if weight.is_long() { turns.acquire().await.ok() } else { None } }
 }
 
-/// Does `work` over a message of `bytes` where it delays no other task: if the message is large, on a
-/// thread of its own.
+/// Does `work` over the message of `turn` where it delays no other task: if the message is large, on
+/// a thread of its own. The turn is over at the end, or when the work [`wait`]s.
 ///
 /// On a thread that serves, too, other tasks would go on. But the system's allocator keeps memory
 /// for each thread, so that after some large messages each thread would keep as much as the largest
 /// of them needed (threat K12). A thread that begins gets the memory of one that has ended.
-pub(crate) fn run<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> T {
-    if bytes < LARGE_BYTES { long(work) } else { long(|| on_its_own_thread(work)) }
+pub(crate) fn run<T: Send>(turn: Turn, work: impl FnOnce() -> T + Send) -> T {
+    let Turn { weight, permit } = turn;
+    let work = || {
+        TURN.set(permit);
+        let _end = End(&TURN);
+        work()
+    };
+    if weight.bytes < LARGE_BYTES { long(work) } else { long(|| on_its_own_thread(work)) }
 }
 
 fn on_its_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -204,14 +225,17 @@ fn with_less_priority() {
 thread_local! {
     /// The permit with which this thread polls a task.
     static PERMIT: Cell<Option<OwnedSemaphorePermit>> = const { Cell::new(None) };
+
+    /// The permit of the turn in which this thread works.
+    static TURN: Cell<Option<SemaphorePermit<'static>>> = const { Cell::new(None) };
 }
 
-/// Gives back the permit of a poll, also if the poll panics.
-struct PollEnd;
+/// Gives back what this thread was lent, also after a panic.
+struct End<T: 'static>(&'static LocalKey<Cell<Option<T>>>);
 
-impl Drop for PollEnd {
+impl<T> Drop for End<T> {
     fn drop(&mut self) {
-        drop(PERMIT.take());
+        drop(self.0.take());
     }
 }
 
@@ -222,14 +246,21 @@ pub(crate) fn with_permit<T>(
     poll: impl FnOnce() -> T,
 ) -> (T, Option<OwnedSemaphorePermit>) {
     PERMIT.set(permit);
-    let _end = PollEnd;
+    let _end = End(&PERMIT);
     let polled = poll();
     (polled, PERMIT.take())
 }
 
+/// Waits in `what` for something outside, such as a store, where that delays no other task. A turn
+/// is given back before that: it is for those who need a processor.
+pub fn wait<T>(what: impl FnOnce() -> T) -> T {
+    drop(TURN.take());
+    long(what)
+}
+
 /// Does long `work`, or waits in it, where it delays no other task. A runtime with one thread, as
 /// in tests, has no other place for it.
-pub fn long<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn long<T>(work: impl FnOnce() -> T) -> T {
     drop(PERMIT.take());
     let handle = Handle::try_current();
     if handle.is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread) {

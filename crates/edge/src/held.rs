@@ -203,9 +203,8 @@ impl HeldRequest<'_> {
         granted: &[Approval],
         reserved: Option<Places>,
     ) -> StepOutcome {
-        let weight = self.session.weight(&self.arrival.raw);
-        let _turn = self.session.turn(weight.bytes).await;
-        self.session.step_over(weight, Some(call), |session, gate, now| {
+        let turn = self.session.turn(self.session.weight(&self.arrival.raw)).await;
+        self.session.step_over(turn, Some(call), |session, gate, now| {
             let granted = (granted, reserved.as_ref());
             session.client_frame_approved(gate, self.arrival, call, granted, now)
         })

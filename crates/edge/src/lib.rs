@@ -51,7 +51,7 @@ pub mod http;
 pub mod webhook;
 pub mod admin;
 
-pub use aside::{long, processors};
+pub use aside::{processors, wait};
 pub use duplex::DuplexStream;
 
 /// What every edge shares.

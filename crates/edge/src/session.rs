@@ -215,14 +215,15 @@ impl SessionHandle {
         Weight::of(raw, (&self.principal, &self.server), self.clock.uptime())
     }
 
-    /// Like [`SessionHandle::step`], over a message of this size or weight.
+    /// Like [`SessionHandle::step`], over a message that has this turn, or is of this size or weight.
     pub(super) fn step_over(
         &self,
-        weight: impl Into<Weight>,
+        turn: impl Into<Turn>,
         call: Option<&CallId>,
         take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
     ) -> StepOutcome {
-        let weight = weight.into();
+        let turn = turn.into();
+        let weight = turn.weight;
         let take = |session: &mut Session, gate: &Gate, now| {
             // Reading it is a system call, and no step works longer than it takes.
             let before = weight.is_measured().then(|| self.clock.worked());
@@ -237,7 +238,7 @@ impl SessionHandle {
             return self.step(call, take);
         }
         self.large.fetch_add(1, Ordering::Relaxed);
-        let outcome = aside::run(weight.bytes, || self.step(call, take));
+        let outcome = aside::run(turn, || self.step(call, take));
         self.large.fetch_sub(1, Ordering::Relaxed);
         self.large_over.notify_waiters();
         outcome

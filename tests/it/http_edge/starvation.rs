@@ -255,12 +255,7 @@ async fn long_work_does_not_hold_up_other_agents() {
         assert_eq!(rig.ask(&post("", &call(2, "get"))).await.text(), result(2));
     }
     // Of its own session: they wait, and hold up nobody.
-    let mut waiting = Vec::new();
-    for id in 2..6 {
-        let mut client = rig.client().await;
-        client.send(&post(&session, &call(id, "get"))).await;
-        waiting.push(client);
-    }
+    let _waiting = four_of(&rig, &session).await;
     for _ in 0..10 {
         assert_eq!(rig.ask(&post("", &call(2, "get"))).await.text(), result(2));
     }
@@ -270,12 +265,23 @@ async fn long_work_does_not_hold_up_other_agents() {
     behind.nth(26).await;
 }
 
+/// Clients that ask for 2 to 5 in `session`.
+async fn four_of(rig: &Rig, session: &str) -> Vec<Client> {
+    let mut waiting = Vec::new();
+    for id in 2..6 {
+        let mut client = rig.client().await;
+        client.send(&post(session, &call(id, "get"))).await;
+        waiting.push(client);
+    }
+    waiting
+}
+
 /// A store of limits that does not answer until the test lets it.
 struct Hung;
 
 impl SharedLimits for Hung {
     fn take(&self, _: &[SharedTake]) -> Result<(), NotShared> {
-        bartizan_edge::long(|| HUNG.wait());
+        bartizan_edge::wait(|| HUNG.wait());
         Ok(())
     }
 }
@@ -292,10 +298,10 @@ fn counts(name: &str, _: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
 }
 
 /// One thread serves. The store in which limits are counted hangs: other calls go on, also while
-/// others of the same session wait.
+/// others of the same session wait, and large ones: who waits for the store keeps no turn.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_store_of_limits_that_hangs_does_not_hold_up_other_agents() {
-    let _opened = HUNG.for_this_test();
+    let opened = HUNG.for_this_test();
     let behind = Behind::start(|number, request| {
         let id = if String::from_utf8_lossy(&request.body).contains("counted") { 1 } else { 2 };
         if number == 0 { super::streams::begun() } else { json(&result(id)) }
@@ -305,23 +311,28 @@ async fn a_store_of_limits_that_hangs_does_not_hold_up_other_agents() {
     let shared = shared_judged(counts, |gate| gate.sharing_limits(Arc::new(Hung)));
     let rig = Rig::sharing(shared, HttpConfig::default(), |_| upstream.into(), |route| vec![route]);
     let (_client, session) = super::streams::in_session(&rig).await;
+    let padding = " ".repeat(16 << 10);
+    let large = |id, tool| format!("{}{padding}", call(id, tool));
     let mut slow = rig.client().await;
-    slow.send(&post(&session, &call(1, "counted"))).await;
+    slow.send(&post(&session, &large(1, "counted"))).await;
     tokio::task::spawn_blocking(|| HUNG.until_held()).await.unwrap();
-    // Of its own session: they wait, and hold up nobody.
-    let mut waiting = Vec::new();
-    for id in 2..6 {
+    let mut crowd = Vec::new();
+    for _ in 1..processors() {
         let mut client = rig.client().await;
-        client.send(&post(&session, &call(id, "get"))).await;
-        waiting.push(client);
+        client.send(&post("", &large(1, "counted"))).await;
+        crowd.push(client);
     }
-    for _ in 0..10 {
-        assert_eq!(rig.ask(&post("", &call(2, "get"))).await.text(), result(2));
+    // Of its own session: they wait, and hold up nobody.
+    let _waiting = four_of(&rig, &session).await;
+    for body in [call(2, "get"), large(2, "get")] {
+        for _ in 0..5 {
+            assert_eq!(rig.ask(&post("", &body)).await.text(), result(2));
+        }
     }
     assert_eq!(behind.received().len(), 11);
-    HUNG.open();
+    drop(opened);
     assert_eq!(slow.reply().await.text(), result(1));
-    behind.nth(16).await;
+    behind.nth(15 + processors()).await;
 }
 
 /// Messages of others in [`asks_of_others`]: fewer slow ones than make all of a principal's slow.

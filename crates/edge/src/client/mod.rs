@@ -183,14 +183,14 @@ impl Client {
         self.session.weight(raw)
     }
 
-    /// Takes one step over a message of this size or weight.
+    /// See [`SessionHandle::step_over`].
     pub(crate) fn step_over(
         &self,
-        weight: impl Into<Weight>,
+        turn: impl Into<Turn>,
         call: Option<&CallId>,
         step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
     ) -> StepOutcome {
-        let outcome = self.session.step_over(weight, call, step);
+        let outcome = self.session.step_over(turn, call, step);
         self.settled.notify_one();
         outcome
     }

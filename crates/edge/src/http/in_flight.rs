@@ -157,15 +157,15 @@ impl Exchange {
         stray: Option<&Duties>,
     ) -> StepOutcome {
         let _caller = self.caller_turn(data.len()).await;
-        let _turn = self.session.turn(data.len()).await;
+        let turn = self.session.turn(data.len()).await;
         if let Some(duties) = stray {
-            return self.session.step_over(data.len(), Some(&self.call), |session, gate, now| {
+            return self.session.step_over(turn, Some(&self.call), |session, gate, now| {
                 Some(session.server_stray(gate, duties, data, now))
             });
         }
         let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
         let redelivery = Redelivery { numbered, resumed: self.resumes };
-        self.session.step_over(data.len(), Some(&self.call), |session, gate, now| {
+        self.session.step_over(turn, Some(&self.call), |session, gate, now| {
             Some(session.server_event(gate, within, data, redelivery, now))
         })
     }

@@ -362,8 +362,8 @@ async fn accept_message(
     };
     let caller = shares::turn(share, weight.bytes).await;
     let turn = client.turn(weight).await;
-    let outcome = client.step_over(weight, None, judge);
-    drop((turn, caller));
+    let outcome = client.step_over(turn, None, judge);
+    drop(caller);
     match outcome {
         StepOutcome::Act(Act::Forward(permitted)) => {
             let call = Arc::clone(permitted.call());

@@ -325,7 +325,7 @@ impl Received {
         let share = self.share.clone();
         let caller = shares::turn(share.as_deref(), weight.bytes).await;
         let turn = self.session.turn(weight).await;
-        let outcome = self.session.step_over(weight, None, |session, gate, now| {
+        let outcome = self.session.step_over(turn, None, |session, gate, now| {
             session.arrives_from(&self.peer);
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
@@ -333,7 +333,7 @@ impl Received {
                 _ => session.client_frame(gate, &arrival, now),
             })
         });
-        drop((turn, caller));
+        drop(caller);
         if let (Some(early), StepOutcome::Act(act)) = (&self.early, &outcome)
             && allows_early_head(act)
         {
