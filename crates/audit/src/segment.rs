@@ -242,7 +242,7 @@ pub fn list(directory: &Path) -> io::Result<Vec<Segment>> {
 
 /// Compresses the segment at `path`, to which nobody writes, and removes the file that it was in.
 /// Whatever interrupts it, all of the segment is in one file or in both.
-pub(super) fn compress(path: &Path) -> io::Result<()> {
+pub fn compress(path: &Path) -> io::Result<()> {
     let (whole, fresh) = (compressed(path), compressed(path).with_extension("gz.new"));
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&fresh)?;
