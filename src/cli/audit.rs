@@ -18,9 +18,13 @@ mod select;
 mod tail;
 mod query;
 mod session;
+mod export;
+mod report;
 mod verify;
 
+pub use export::{ExportArgs, export};
 pub use query::{QueryArgs, query};
+pub use report::{ReportArgs, report};
 pub use select::{PlaceArgs, SelectArgs, When};
 pub use session::{SessionArgs, session};
 pub use tail::{FormArgs, RecordFormat, TailArgs, tail};
@@ -69,6 +73,24 @@ enum AuditCommand {
         bartizan audit session 5b0c1f6e9d3a4c72\n  \
         bartizan audit session --call b33453e4 --json")]
     Session(SessionArgs),
+    /// Write calls and findings in a form that another program reads
+    ///
+    /// A call is written with all its records if one of them matches, in the order in which calls
+    /// ended; at last those that are open. Needs little memory however large the journal is.
+    #[command(after_help = "Examples:\n  \
+        bartizan audit export --format ocsf --since yesterday --until today -o day.ocsf.ndjson\n  \
+        bartizan audit export --format csv --decision deny --since 7d > denied.csv\n  \
+        bartizan audit export --format otlp-json --call b33453e4")]
+    Export(Box<ExportArgs>),
+    /// Report what happened in a time: findings by MAESTRO layer, denials, approvals, limits, changes
+    ///
+    /// Without times, it is about the last 24 hours. Names are cut, and of each table the most
+    /// frequent rows are shown, so it needs little memory.
+    #[command(after_help = "Examples:\n  \
+        bartizan audit report --since yesterday --until today\n  \
+        bartizan audit report --since 7d --format html -o week.html\n  \
+        bartizan audit report --server flags --format markdown")]
+    Report(Box<ReportArgs>),
     /// Verify the journal, or name the first record that is wrong
     ///
     /// Exit code 1 if the journal does not verify. Neither hash chain nor checkpoints show that
@@ -172,6 +194,8 @@ pub fn run(args: &AuditArgs) -> ExitCode {
             let form = args.format(terminal, no_color);
             end(&session(args, form, &mut BufWriter::new(out.lock())))
         }
+        AuditCommand::Export(args) => end(&export(args, now, &mut io::stdout().lock())),
+        AuditCommand::Report(args) => end(&report(args, now, &mut io::stdout().lock())),
         AuditCommand::Verify(args) => end(&check(args, &mut io::stdout().lock())),
         AuditCommand::Prove(args) => end(&inclusion(args, &mut io::stdout().lock())),
         AuditCommand::Key(args) => end(&key(args, &mut io::stdout().lock())),

@@ -13,18 +13,20 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use bartizan::cli::audit::{
-    AuditArgs, AuditError, QueryArgs, RecordFormat, SessionArgs, TailArgs, VerifyArgs, check,
-    query, run, session, tail,
+    AuditArgs, AuditError, ExportArgs, QueryArgs, RecordFormat, ReportArgs, SessionArgs, TailArgs,
+    VerifyArgs, check, export, query, report, run, session, tail,
 };
 use bartizan_audit::journal::Journal;
 use bartizan_audit::journal_directory;
 use bartizan_audit::pretty::Colour;
+use bartizan_audit::segment;
 use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, Event, Finding, OperationFacts,
     ReasonFacts, Target,
 };
 use bartizan_gate::evidence::step::AuditSink as _;
 use clap::Parser;
+use serde_json::Value;
 
 use crate::journal::{config, denial, intent, now, outcome};
 
@@ -38,6 +40,18 @@ struct Tail {
 struct Query {
     #[command(flatten)]
     args: QueryArgs,
+}
+
+#[derive(Debug, Parser)]
+struct Export {
+    #[command(flatten)]
+    args: ExportArgs,
+}
+
+#[derive(Debug, Parser)]
+struct Report {
+    #[command(flatten)]
+    args: ReportArgs,
 }
 
 #[derive(Debug, Parser)]
@@ -80,6 +94,28 @@ fn queried(state: &Path, options: &[&str], form: RecordFormat) -> String {
     let mut out = Vec::new();
     query(&args, form, later(), &mut out).unwrap();
     String::from_utf8(out).unwrap()
+}
+
+/// What `audit export` writes.
+fn exported(state: &Path, options: &[&str]) -> String {
+    let arguments = ["export", "--state", state.to_str().unwrap()];
+    let args = Export::try_parse_from(arguments.iter().chain(options)).unwrap().args;
+    let mut out = Vec::new();
+    export(&args, later(), &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// What `audit report` writes.
+fn reported(state: &Path, options: &[&str]) -> String {
+    let arguments = ["report", "--state", state.to_str().unwrap()];
+    let args = Report::try_parse_from(arguments.iter().chain(options)).unwrap().args;
+    let mut out = Vec::new();
+    report(&args, later(), &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// A state directory with a journal of several segments, and the journal still open.
@@ -134,6 +170,20 @@ fn raw_records_are_the_journals_own_bytes() {
     assert_eq!(print(state.path(), &[], RecordFormat::Raw), lines[lines.len() - 10..].concat());
     let limited = queried(state.path(), &["--limit", "3"], RecordFormat::Raw);
     assert_eq!(limited, lines[..3].concat());
+    compress_closed(state.path());
+    assert_eq!(print(state.path(), &["--from-seq", "1"], RecordFormat::Raw), all);
+    assert_eq!(print(state.path(), &[], RecordFormat::Raw), lines[lines.len() - 10..].concat());
+    assert_eq!(queried(state.path(), &[], RecordFormat::Raw), all);
+}
+
+/// Compresses all segments but the one that is written.
+fn compress_closed(state: &Path) {
+    let mut segments = segment::list(&journal_directory(state)).unwrap();
+    segments.pop();
+    assert!(!segments.is_empty());
+    for closed in segments {
+        segment::compress(&closed.path).unwrap();
+    }
 }
 
 #[test]
@@ -443,7 +493,7 @@ fn a_conversation_is_told_as_a_story() {
     assert!(told.chars().all(|c| c == '\n' || !c.is_control()), "{told}");
     assert_eq!(story(state.path(), &["--call", "held-call"], text).unwrap(), told);
     let json = story(state.path(), &["s1"], RecordFormat::Raw).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["calls"][0]["approvals"][0]["by"], "alice", "{json}");
     assert_eq!(json["calls"][0]["outcome"], "ok", "{json}");
     assert_eq!(json["permitted"], 2, "{json}");
@@ -528,4 +578,160 @@ fn the_exit_code_tells_a_damaged_journal() {
     let message = check(&args, &mut io::sink()).unwrap_err().to_string();
     assert!(message.starts_with("record 2 in `"), "{message}");
     assert!(message.contains("journal-00000000000000000001.ndjson"), "{message}");
+}
+
+#[test]
+fn a_call_is_one_event_of_ocsf_and_its_finding_another() {
+    let (state, _journal) = state();
+    let events = json_lines(&exported(state.path(), &["--format", "ocsf", "--server", "other"]));
+    let classes: Vec<_> = events.iter().map(|it| it["class_uid"].as_u64().unwrap()).collect();
+    assert_eq!(classes, [6003, 2004]);
+    let (call, finding) = (&events[0], &events[1]);
+    assert_eq!(call["metadata"]["version"], "1.8.0");
+    assert_eq!(call["disposition"], "Blocked");
+    assert_eq!(call["firewall_rule"]["uid"], "wrong-environment");
+    assert_eq!(call["actor"]["user"]["uid"], "agent-2");
+    assert_eq!(call["resources"][0]["name"], "x\u{1b}[2J");
+    assert_eq!(call["unmapped"]["bartizan"]["maestro"]["layer"], "L7");
+    assert_eq!(finding["finding_info"]["types"][0], "env_pin_violation");
+    assert_eq!((&finding["severity"], &finding["is_alert"]), (&"High".into(), &true.into()));
+    // A call whose outcome is wanted is written with its intent.
+    let all = json_lines(&exported(state.path(), &["--format", "ocsf", "--outcome", "ok"]));
+    assert_eq!(all.len(), 4);
+    assert!(all.iter().all(|it| it["status"] == "Success"));
+}
+
+#[test]
+fn an_export_is_the_same_from_compressed_segments_and_in_every_form() {
+    let (state, _journal) = state();
+    let forms = ["ocsf", "otlp-json", "opa", "csv"];
+    let plain = forms.map(|form| exported(state.path(), &["--format", form]));
+    compress_closed(state.path());
+    assert_eq!(forms.map(|form| exported(state.path(), &["--format", form])), plain);
+    let [ocsf, otlp, opa, csv] = plain;
+    // Four calls, and one that was denied, with its finding.
+    assert_eq!(json_lines(&ocsf).iter().filter(|it| it["class_uid"] == 6003).count(), 5);
+    let spans: Vec<Value> = json_lines(&otlp)
+        .iter()
+        .flat_map(|it| it["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().clone())
+        .collect();
+    let kinds = |kind: u64| spans.iter().filter(|it| it["kind"] == kind).count();
+    assert_eq!((kinds(2), kinds(3)), (5, 4), "a denied call has no CLIENT span");
+    for span in &spans {
+        assert_eq!(span["traceId"].as_str().unwrap().len(), 32);
+        assert!(span["startTimeUnixNano"].as_str().unwrap().parse::<u64>().unwrap() > 0);
+    }
+    let decisions = json_lines(&opa);
+    assert_eq!(decisions.len(), 1, "the others have no decision here");
+    assert_eq!(decisions[0]["result"]["effect"], "deny");
+    let rows: Vec<&str> = csv.split_terminator("\r\n").collect();
+    assert_eq!(rows.len(), 6);
+    assert!(rows[0].starts_with("time,call,seq,session,principal,"), "{}", rows[0]);
+    assert!(rows[5].contains(",x\\u{1b}[2J,"), "{}", rows[5]);
+}
+
+/// A call that is not yet answered is there, and a damaged line is counted and passed over.
+#[test]
+fn an_export_has_open_calls_and_tells_of_damage() {
+    let (state, journal) = state();
+    journal.keep(&intent("open-1")).unwrap();
+    let events = json_lines(&exported(state.path(), &["--format", "ocsf", "--call", "open-1"]));
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["status"], "Unknown");
+    let segments = segment::list(&journal_directory(state.path())).unwrap();
+    let text = std::fs::read_to_string(&segments[0].path).unwrap();
+    std::fs::write(&segments[0].path, text.replacen("\"event\"", "event", 1)).unwrap();
+    let file = state.path().join("calls.csv");
+    let arguments = ["export", "--state", state.path().to_str().unwrap(), "--format", "csv", "-o"];
+    let args = Export::try_parse_from(arguments.iter().copied().chain(file.to_str()));
+    let ended = export(&args.unwrap().args, later(), &mut io::empty());
+    assert!(matches!(ended, Err(AuditError::Damaged { lines: 1 })), "{ended:?}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().matches("\r\n").count(), 7);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_report_counts_calls_and_says_who_approved_what() {
+    let (state, journal) = state();
+    let answer = |event, answer, by: &str| {
+        let mut record = told(event, "held-call-2");
+        record.principal = Some("agent-1".into());
+        record.target =
+            Some(Target { tool: Some("set_rollout".into()), ..Target::default() }.into());
+        record.approval = Some(
+            ApprovalFacts {
+                hold: "h-1".into(),
+                answer,
+                by: Some(by.into()),
+                reason: Some("looked at it".into()),
+                scope: None,
+            }
+            .into(),
+        );
+        record
+    };
+    journal.keep(&told(Event::Hold, "held-call-2")).unwrap();
+    let mut late = answer(Event::Approval, "grant", "mallory");
+    late.error_type = Some("own-call".into());
+    journal.keep(&late).unwrap();
+    journal.keep(&answer(Event::HoldState, "refused", "alice")).unwrap();
+    let mut repeated = denial("c9").with_finding(Finding::RateLimited);
+    repeated.event = Event::Repeated;
+    repeated.repeated = Some(40);
+    journal.keep(&repeated).unwrap();
+    let text = squeezed(&reported(state.path(), &[]));
+    for line in [
+        "46 calls",
+        "41 denied",
+        "wrong-environment x\\u{1b}[2J agent-2 1",
+        "1 asked; 0 granted, 1 refused, 0 expired, 0 cancelled. 1 answers did not count.",
+        "L4 Deployment and Infrastructure 40 ########################################",
+        "alice refused agent-1 set_rollout looked at it 1",
+        "mallory grant, does not count: own-call agent-1 set_rollout looked at it 1",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    assert!(text.contains("\nL7 Agent Ecosystem env_pin_violation direct "), "{text}");
+    // Only what the filters admit.
+    let other = reported(state.path(), &["--server", "other"]);
+    assert!(squeezed(&other).contains("\n1 calls\n1 denied\n"), "{other}");
+    let none = reported(state.path(), &["--since", "2030-01-01"]);
+    assert!(squeezed(&none).contains("\n0 calls\n"), "{none}");
+}
+
+/// `text` with one space between the words of each line.
+fn squeezed(text: &str) -> String {
+    let line = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whatever names are in the records, they stay text, and they cannot fill memory or a page.
+#[test]
+fn a_report_escapes_and_bounds_what_others_chose() {
+    let (state, journal) = state();
+    let hostile = "<img src=x onerror=alert(1)>|`[a](b)\u{202e}\u{1b}";
+    let mut refused = denial("c10");
+    refused.principal = Some(hostile.into());
+    refused.target = Some(Target { tool: Some(hostile.into()), ..Target::default() }.into());
+    for _ in 0..100 {
+        journal.keep(&refused).unwrap();
+    }
+    for number in 0..5000 {
+        refused.principal = Some(format!("agent {number} {}", "x".repeat(400)).into());
+        journal.keep(&refused).unwrap();
+    }
+    let html = reported(state.path(), &["--format", "html"]);
+    assert!(html.contains("&lt;img src=x onerror=alert(1)&gt;|`[a](b)\\u{202e}\\u{1b}</td>"));
+    assert!(!html.contains("<img") && !html.contains("<script") && !html.contains("\u{202e}"));
+    assert!(html.contains("content=\"default-src 'none'; style-src 'sha256-"));
+    assert!(!html.contains(" style=") && !html.contains("http:") && !html.contains("https:"));
+    let markdown = reported(state.path(), &["--format", "markdown"]);
+    assert!(markdown.contains("| \\<img src\\=x onerror\\=alert\\(1\\)\\>\\|\\`\\[a\\]\\(b\\)"));
+    let text = reported(state.path(), &[]);
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'));
+    for report in [&html, &markdown, &text] {
+        assert!(report.contains(" more of 5101 are not shown; there are so many names that"));
+        assert!(report.len() < 200_000, "{}", report.len());
+    }
 }

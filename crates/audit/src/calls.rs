@@ -76,12 +76,39 @@ pub struct Calls {
     /// By the sequence number of their first record.
     open: BTreeMap<u64, OpenCall>,
     by_id: HashMap<String, u64>,
+    /// Whether each record is told once, with all of its call.
+    only_whole: bool,
 }
 
 impl Calls {
+    /// Tells nothing of a call before its end: each record is told once.
+    pub fn whole() -> Self {
+        Self { only_whole: true, ..Self::default() }
+    }
+
     /// Takes the next record in, `wanted` or not. Gives what is now to be told: a call that has ended
-    /// and has a wanted record, or a wanted record that stands alone.
-    pub fn push(&mut self, entry: JournalRecord, wanted: bool) -> Option<Call> {
+    /// and has a wanted record, or a wanted record that stands alone; and beyond the largest number
+    /// of open calls the oldest of them, if it has a wanted record.
+    pub fn push(&mut self, entry: JournalRecord, wanted: bool) -> Vec<Call> {
+        let told = self.take(entry, wanted);
+        let mut told: Vec<Call> = told.into_iter().collect();
+        if self.open.len() > OPEN_MAX
+            && let Some((_, OpenCall { call, wanted })) = self.open.pop_first()
+        {
+            if let Some(id) = call.call() {
+                self.by_id.remove(id);
+            }
+            told.extend(wanted.then_some(call));
+        }
+        told
+    }
+
+    /// The calls with a wanted record whose end did not come.
+    pub fn finish(self) -> impl Iterator<Item = Call> {
+        self.open.into_values().filter(|open| open.wanted).map(|open| open.call)
+    }
+
+    fn take(&mut self, entry: JournalRecord, wanted: bool) -> Option<Call> {
         let alone = |entry| wanted.then(|| Call { records: vec![entry] });
         let Some(id) = entry.call.clone() else { return alone(entry) };
         let (seq, end, at_once) = (entry.seq, ends(&entry.event), told_at_once(&entry.event));
@@ -89,6 +116,7 @@ impl Calls {
         if known.is_none() && !matches!(entry.event.as_str(), "intent" | "hold") {
             return alone(entry);
         }
+        let at_once = at_once && !self.only_whole;
         let told = if at_once { alone(entry.clone()) } else { None };
         let first = known.unwrap_or(seq);
         let open = self.open.entry(first).or_default();
@@ -102,12 +130,6 @@ impl Calls {
             return wanted.then_some(call);
         }
         self.by_id.insert(id, first);
-        if self.open.len() > OPEN_MAX
-            && let Some((_, oldest)) = self.open.pop_first()
-            && let Some(id) = oldest.call.call()
-        {
-            self.by_id.remove(id);
-        }
         told
     }
 
@@ -291,13 +313,14 @@ mod tests {
 
     #[test]
     fn a_call_is_told_when_it_ends_and_a_hold_at_once() {
-        let told = |entries: &[(JournalRecord, bool)]| {
-            let mut calls = Calls::default();
-            let told = entries.iter().filter_map(|(it, wanted)| calls.push(it.clone(), *wanted));
-            let told: Vec<_> = told.map(|call| seqs(&call)).collect();
+        let told_by = |mut calls: Calls, entries: &[(JournalRecord, bool)]| {
+            let told = entries.iter().flat_map(|(it, wanted)| calls.push(it.clone(), *wanted));
+            let mut told: Vec<_> = told.map(|call| seqs(&call)).collect();
             assert!(calls.by_id.len() == calls.open.len());
+            told.extend(calls.finish().map(|call| seqs(&call)));
             told
         };
+        let told = |entries: &[(JournalRecord, bool)]| told_by(Calls::default(), entries);
         let two = [
             (entry(1, "start", ""), true),
             (entry(2, "intent", "a"), true),
@@ -316,19 +339,27 @@ mod tests {
             (entry(5, "approval", "a"), true),
         ];
         assert_eq!(told(&held), [vec![1], vec![2], vec![1, 2, 3, 4], vec![5]]);
+        assert_eq!(told_by(Calls::whole(), &held), [vec![1, 2, 3, 4], vec![5]]);
+        assert_eq!(told_by(Calls::whole(), &held[..3]), [vec![1, 2, 3]], "open at the end");
     }
 
     #[test]
     fn calls_without_end_are_bounded() {
         let mut calls = Calls::default();
         for seq in 1..=20_000 {
-            assert_eq!(calls.push(entry(seq, "intent", &seq.to_string()), true), None);
+            let told = calls.push(entry(seq, "intent", &seq.to_string()), seq % 2 == 0);
+            let oldest = seq.checked_sub(10_000).filter(|oldest| *oldest > 0 && oldest % 2 == 0);
+            assert_eq!(
+                told.iter().map(seqs).collect::<Vec<_>>(),
+                Vec::from_iter(oldest.map(|it| vec![it]))
+            );
         }
         assert_eq!((calls.open.len(), calls.by_id.len()), (OPEN_MAX, OPEN_MAX));
         for seq in 1..=1000 {
             calls.push(entry(20_000, "approval", "20000"), seq > 0);
         }
-        let call = calls.push(entry(20_001, "outcome", "20000"), true).unwrap();
+        let told = calls.push(entry(20_001, "outcome", "20000"), true);
+        let call = told.first().unwrap();
         assert_eq!(call.records.len(), RECORDS_MAX.saturating_add(1));
     }
 

@@ -35,6 +35,7 @@ use super::export::{Batch, Cursor, Destination, Exporter, SendOutcome, retry_aft
 use super::journal::Journal;
 use super::tail::Line;
 
+pub(super) use self::event::EventTemplate;
 pub use super::export::Progress;
 
 /// Largest response body that is accepted from the service, bytes.
@@ -83,7 +84,7 @@ pub fn start(
     let decisions = Decisions {
         target: config.service.target_below("/logs"),
         service: config.service,
-        template: Arc::new(event::EventTemplate { labels, path: config.path }),
+        template: Arc::new(EventTemplate { labels, path: config.path }),
         masker: Arc::new(Mutex::new(masker)),
     };
     Exporter::new(decisions, journal, cursor, position, config.linger).start(tasks, stop)
@@ -93,7 +94,7 @@ pub fn start(
 struct Decisions {
     service: Service,
     target: PathAndQuery,
-    template: Arc<event::EventTemplate>,
+    template: Arc<EventTemplate>,
     /// Used by one blocking thread at a time.
     masker: Arc<Mutex<Masker>>,
 }
@@ -161,7 +162,7 @@ const PANICKED: &str = "a panic while a record was converted to an event";
 
 /// Converts and masks `lines`. A panic loses the event of one line.
 fn make(
-    template: &event::EventTemplate,
+    template: &EventTemplate,
     masker: &mut dyn FnMut(&str) -> Result<Option<String>, String>,
     lines: &[Line],
 ) -> Batch<Value> {
@@ -188,7 +189,7 @@ enum Made {
 }
 
 fn masked(
-    template: &event::EventTemplate,
+    template: &EventTemplate,
     masker: &mut dyn FnMut(&str) -> Result<Option<String>, String>,
     line: &Line,
 ) -> Made {

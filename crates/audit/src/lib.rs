@@ -5,7 +5,8 @@
 //! fast, [`signing`] signs them, [`verify`] checks that none was changed or removed, [`prove`]
 //! proves a single one. [`filter`] selects records, [`calls`] joins those of a call, [`tally`] counts
 //! calls, [`pretty`] and [`story`] format them for people, and [`export`] sends them to services: as
-//! spans ([`otlp`]) and as OPA's decision logs ([`decisions`]). Nothing here decides
+//! spans ([`otlp`]) and as OPA's decision logs ([`decisions`]). [`formats`] writes these and others
+//! to a file, and [`report`] tells people what happened in a time. Nothing here decides
 //! anything, and no reader can slow the writer down. `docs/audit.md` describes records and commands
 //! for users.
 //!
@@ -70,6 +71,8 @@ pub mod dead_letter;
 pub mod export;
 pub mod otlp;
 pub mod decisions;
+pub mod formats;
+pub mod report;
 
 /// The journal's directory in the state directory `state` of a configuration.
 pub fn journal_directory(state: &Path) -> PathBuf {

@@ -82,7 +82,7 @@ pub fn start(
 }
 
 /// The resource: what the program knows of itself, and `attributes`, which win.
-fn describe(attributes: Vec<(String, String)>, boot: &str) -> Resource {
+pub(super) fn describe(attributes: Vec<(String, String)>, boot: &str) -> Resource {
     let attributes = attributes.into_iter().map(|(name, text)| KeyValue::new(name, text));
     Resource::builder_empty()
         .with_service_name("bartizan")

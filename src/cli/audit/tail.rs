@@ -204,7 +204,7 @@ fn tail_calls(
             let entry = JournalRecord::read(&line.bytes)
                 .map_err(|cause| AuditError::Unreadable { seq: line.seq, cause })?;
             let wanted = filter.admits(&entry);
-            if let Some(call) = calls.push(entry, wanted) {
+            for call in calls.push(entry, wanted) {
                 print(pretty::call_line(&call, colour).as_bytes(), out)?;
             }
         }

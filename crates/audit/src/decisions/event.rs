@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use crate::entry::{JournalRecord, TargetRecord};
 
 /// The members that all events have in common.
-pub(super) struct EventTemplate {
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) path: String,
+pub(crate) struct EventTemplate {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) path: String,
 }
 
 /// The name under which events report the policy's revision; there is always one policy.
@@ -23,7 +23,7 @@ const BUNDLE: &str = "policy";
 
 impl EventTemplate {
     /// The event of a record; `None` for a record without a decision on a message.
-    pub(super) fn event(&self, entry: JournalRecord) -> Option<Value> {
+    pub(crate) fn event(&self, entry: JournalRecord) -> Option<Value> {
         if !matches!(entry.event.as_str(), "intent" | "denial" | "notice" | "drop" | "repeated") {
             return None;
         }
