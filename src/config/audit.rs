@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::context::Context;
-use super::form::{bytes, count, existing, flag, list, name, text, texts_by_name, time, url, word};
+use super::form::{
+    Form, bytes, count, existing, flag, list, name, text, texts_by_name, time, url, word, word_or,
+};
 use super::problem::{Wrong, wrong};
 use super::remote::{RemoteConfig, RemoteKeys};
 use super::section::{Section, defaulted, section};
+use bartizan_audit::durability::{Durabilities, Durability};
 use bartizan_audit::note::{KEY_NAME_BYTES_MAX, PublicKey};
 use bartizan_gate::duty::pdp::Inputs;
 
@@ -24,6 +27,8 @@ pub struct AuditConfig {
     pub bytes: u64,
     /// What records keep of the policy's input (`inputs`).
     pub inputs: Inputs,
+    /// What acts wait for, by the effect of the operation (`durability`).
+    pub durability: Durabilities,
     /// How the journal is signed (`checkpoints`).
     pub checkpoints: CheckpointsConfig,
     /// Where decisions are sent, if anywhere (`decision_logs`).
@@ -83,6 +88,16 @@ impl AuditConfig {
                      too, but those whose names are of secrets. See [audit.md](audit.md#inputs).",
                 )
                 .or(Inputs::None),
+            durability: s
+                .key(
+                    "durability",
+                    word_or(durability().map(Durabilities::all), defaulted(durabilities)),
+                    "What a call waits for before it is passed on, and its answer before it is given \
+                     back: `durable` or `written`, for every call or by the effect of the operation. \
+                     See [audit.md](audit.md#durability).",
+                )
+                .optional("by effect")
+                .unwrap_or(DURABILITY),
             checkpoints: s
                 .key(
                     "checkpoints",
@@ -115,6 +130,38 @@ fn repeats(s: &mut Section<'_>) -> Option<Duration> {
     let each =
         s.key("each_refusal", flag(), "Records each refusal, however many there are.").or(false);
     (!each).then_some(interval)
+}
+
+/// Reads change nothing, so nobody needs to know of one that a crash of the machine forgets.
+const DURABILITY: Durabilities =
+    Durabilities { read: Durability::Written, ..Durabilities::all(Durability::Durable) };
+
+fn durability<'f>() -> Form<'f, Durability> {
+    word([("durable", Durability::Durable), ("written", Durability::Written)])
+}
+
+fn durabilities(s: &mut Section<'_>) -> Durabilities {
+    Durabilities {
+        read: s
+            .key("read", durability(), "The same for operations that change nothing.")
+            .or(DURABILITY.read),
+        write: s
+            .key(
+                "write",
+                durability(),
+                "The same for those that add or change something, and for those of which no pack \
+                 says what they do.",
+            )
+            .or(DURABILITY.write),
+        destructive: s
+            .key(
+                "destructive",
+                durability(),
+                "The same for those that remove something, or change at once what end users get.",
+            )
+            .or(DURABILITY.destructive),
+        exec: s.key("exec", durability(), "The same for those that run code.").or(DURABILITY.exec),
+    }
 }
 
 const RECORDS: u64 = 1000;

@@ -376,6 +376,20 @@ pub(super) fn word<'f, T: Copy + PartialEq + 'f>(
     })
 }
 
+/// What `word` reads, or a mapping that `section` reads.
+pub(super) fn word_or<'f, T: 'f>(word: Form<'f, T>, section: Form<'f, T>) -> Form<'f, T> {
+    let (word_shape, section_shape) = (word.shape, section.shape);
+    let shape = move |cx: &Context<'_>| Shape::WordOr {
+        word: Box::new(word_shape(cx)),
+        section: Box::new(section_shape(cx)),
+    };
+    let (read_word, read_section) = (word.read, section.read);
+    Form::new("words", shape, move |written, cx| match written.node.kind {
+        Kind::Map(_) => read_section(written, cx),
+        _ => read_word(written, cx),
+    })
+}
+
 /// A path, relative to the directory of the file.
 pub(super) fn path<'f>() -> Form<'f, PathBuf> {
     text()

@@ -113,6 +113,7 @@ fn of_shape(shape: &Shape) -> Map<String, Value> {
             Value::Object(map)
         }
         Shape::Section(table) => Value::Object(of_table(table)),
+        Shape::WordOr { word, section } => json!({"anyOf": [of_shape(word), of_shape(section)]}),
     })
 }
 

@@ -108,6 +108,8 @@ pub(super) enum Shape {
     },
     /// A mapping with keys of its own.
     Section(Table),
+    /// A word, or a mapping with keys of its own.
+    WordOr { word: Box<Self>, section: Box<Self> },
 }
 
 /// One row of the tables of `docs/configuration.md`.
@@ -148,6 +150,7 @@ pub(super) fn documented(table: &Table, path: &str, into: &mut Vec<DocumentedKey
 fn below(shape: &Shape, path: &str, into: &mut Vec<DocumentedKey>) {
     match shape {
         Shape::Section(table) => documented(table, path, into),
+        Shape::WordOr { section, .. } => below(section, path, into),
         Shape::List { item, .. } => below(item, &format!("{path}[]"), into),
         Shape::ByName { item, placeholder, .. } => {
             below(item, &format!("{path}.{placeholder}"), into);
@@ -171,6 +174,7 @@ fn innermost(shape: &Shape) -> &Shape {
         | Shape::Bytes { .. }
         | Shape::Time { .. }
         | Shape::Word(_)
+        | Shape::WordOr { .. }
         | Shape::Section(_)) => other,
     }
 }
@@ -196,6 +200,7 @@ impl Shape {
             | Self::Word(_)
             | Self::List { .. }
             | Self::ByName { .. }
+            | Self::WordOr { .. }
             | Self::Section(_) => None,
         }
     }

@@ -17,7 +17,7 @@ use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::clock::Clock;
 use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Now};
 use bartizan_gate::evidence::repeats::Repeats;
-use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_gate::evidence::step::{AuditSink, Flushed, Position, Unkept};
 use bartizan_metrics::{Lap, Metrics};
 
 /// Delay between two attempts to write to a journal that refuses records.
@@ -106,25 +106,41 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Reports that records cannot be kept, because of `unkept`.
+    fn fails(&self, unkept: &Unkept) {
+        // First clear readiness, then wake the task: the other way round the task could set
+        // readiness before this thread clears it.
+        self.readiness.not_ready(Component::Journal, unkept.cause.clone());
+        self.refused.notify_one();
+    }
+}
+
 impl AuditSink for Keeper {
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
+        self.keep_before_act(record).map(drop)
+    }
+
+    fn keep_before_act(&self, record: &AuditRecord) -> Result<Option<Position>, Unkept> {
         let decided = self.clock.uptime();
-        let kept = self.journal.keep(record);
+        let kept = self.journal.keep_before_act(record);
         if kept.is_ok() {
             self.metrics.recorded().kept(record, Lap { decided, kept: self.clock.uptime() });
         }
         if let Err(unkept) = &kept {
             self.metrics.recorded().unkept();
-            // First clear readiness, then wake the task: the other way round the task could set
-            // readiness before this thread clears it.
-            self.readiness.not_ready(Component::Journal, unkept.cause.clone());
-            self.refused.notify_one();
+            self.fails(unkept);
             if let Some(repeats) = self.repeats.as_ref().filter(|_| record.event != Event::Repeated)
             {
                 repeats.unkept(record);
             }
         }
         kept
+    }
+
+    fn durable(&self, position: Position) -> Flushed<'_> {
+        let flushed = self.journal.durable(position);
+        Box::pin(async move { flushed.await.inspect_err(|unkept| self.fails(unkept)) })
     }
 
     fn count(&self, record: &AuditRecord) -> Option<CallId> {

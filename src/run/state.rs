@@ -69,6 +69,7 @@ impl StateDirectory {
         let settings = JournalConfig {
             segment_bytes_max: config.segment_bytes,
             bytes_max: config.bytes,
+            durability: config.durability,
             program: Some(Arc::new(program)),
             ..JournalConfig::new(directory)
         };

@@ -13,7 +13,7 @@ pub(crate) mod rig;
 mod door;
 mod exchange;
 mod streams;
-mod legacy_sse;
+pub(crate) mod legacy_sse;
 mod resume;
 mod panics;
 mod tls;

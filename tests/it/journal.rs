@@ -19,7 +19,7 @@ use bartizan_audit::chain::ChainFault;
 use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::journal::{Journal, JournalConfig, OPEN_LISTED_MAX};
 use bartizan_audit::recover::{JournalError, Recovery};
-use bartizan_audit::segment::{self, SegmentDirectory, Store, StoreError};
+use bartizan_audit::segment::{self, Flush, SegmentDirectory, Store, StoreError};
 use bartizan_audit::tail::{JournalReader, ReadError};
 use bartizan_audit::verify::{Extent, VerifyError, verify};
 use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now, Outcome, Target};
@@ -299,6 +299,10 @@ impl Store for Faulty {
 
     fn sync(&mut self) -> std::io::Result<()> {
         self.directory.sync()
+    }
+
+    fn flush(&mut self) -> std::io::Result<Arc<dyn Flush>> {
+        self.directory.flush()
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use bartizan_audit::chain::{self, ChainFault};
 use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::journal::Journal;
-use bartizan_audit::segment::{self, SegmentDirectory, Store, StoreError};
+use bartizan_audit::segment::{self, Flush, SegmentDirectory, Store, StoreError};
 use bartizan_audit::tail::JournalReader;
 use bartizan_audit::verify::{Extent, VerifyError, verify};
 use bartizan_gate::evidence::record::Outcome;
@@ -91,6 +91,10 @@ impl Store for Panicking {
 
     fn sync(&mut self) -> std::io::Result<()> {
         self.directory.sync()
+    }
+
+    fn flush(&mut self) -> std::io::Result<Arc<dyn Flush>> {
+        self.directory.flush()
     }
 }
 

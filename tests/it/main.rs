@@ -14,6 +14,7 @@ mod confine;
 mod decision_logs;
 mod demo;
 mod deploy;
+mod durability;
 mod engine_safety;
 mod engines_on_packs;
 mod error_bodies;

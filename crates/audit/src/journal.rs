@@ -1,7 +1,8 @@
 //! The journal: appends audit records in order, or reports that it cannot.
 //!
 //! `keep` returns after one `write(2)` of the whole line, so the record survives a crash of the
-//! program, but not of the machine. If a record cannot be written, `keep` returns an error and the
+//! program, but not of the machine. Where the configuration says so, the act that the record
+//! precedes waits besides until the line is on the disk (`commit`). If a record cannot be written, `keep` returns an error and the
 //! gate refuses the act that the record describes. A partly written line is cut off, every later
 //! call tries again, and the first record that is written after that is a `gap` record with the
 //! number of refused records. A panic while a record is written is such a fault, too
@@ -11,28 +12,37 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bartizan_sync::lock;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
-use bartizan_gate::evidence::step::{AuditSink, Unkept};
+use bartizan_gate::evidence::step::{AuditSink, Flushed, Position, Unkept};
 
 use super::checkpoint::CheckpointMember;
+use super::commit::Committer;
+use super::durability::Durability;
 use super::encode::Encoder;
 use super::recover::{self, JournalError, Recovery, at};
-use super::segment::{self, SegmentDirectory, Store};
+use super::segment::{self, SegmentDirectory, Store, caught};
 use super::tail::Follower;
-use super::writer::{Said, Writer, caught};
+use super::writer::{Said, Writer};
 
 pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
+
+/// How long an act waits at most until its records are on the disk. Its caller is refused within a
+/// second.
+pub const FLUSH_WAIT_MAX: Duration = Duration::from_millis(900);
 
 /// The only writer of a journal directory; shared by all threads.
 #[derive(Debug)]
 pub struct Journal {
     writer: Mutex<Writer>,
+    committer: Arc<Committer>,
     head: watch::Sender<u64>,
     /// Beside the writer, whose lock may be held for as long as the disk takes.
     open_calls: AtomicUsize,
@@ -89,7 +99,15 @@ impl Journal {
             torn: survey.torn.clone(),
             settled: 0,
         };
-        let mut writer = Writer::new(config, boot, &survey, wrap(store));
+        let mut store = wrap(store);
+        let committer = Arc::new(Committer::default());
+        if first_seq.is_some() {
+            committer.began(store.flush().map_err(at("open", path))?, survey.chain.next_seq);
+        }
+        if config.durability.any() {
+            committer.start().map_err(at("start a thread for", path))?;
+        }
+        let mut writer = Writer::new(config, boot, &survey, store, Arc::clone(&committer));
         let mut start = AuditRecord::new(Event::Start, now);
         start.program.clone_from(&config.program);
         writer.keep_own(&start).map_err(JournalError::Unkept)?;
@@ -99,6 +117,7 @@ impl Journal {
             head: watch::Sender::new(writer.last_seq()),
             open_calls: AtomicUsize::new(writer.open_calls()),
             writer: Mutex::new(writer),
+            committer,
             directory: path.to_owned(),
             boot: boot.into(),
             first_seq: recovery.first_seq,
@@ -123,7 +142,11 @@ impl Journal {
     ///
     /// Records can still not be written.
     pub fn mend(&self, now: Now) -> Result<(), Unkept> {
-        self.write(|writer| writer.mend(now))
+        if let Some(cause) = self.committer.skips() {
+            return Err(Unkept { cause });
+        }
+        self.write(|writer| writer.mend(now))?;
+        self.committer.recover(self.last_seq()).map_err(|cause| Unkept { cause })
     }
 
     /// Records `checkpoint`, and returns the sequence number of its record.
@@ -180,9 +203,21 @@ impl Journal {
         Follower::new(&self.directory, from_seq, self.head.subscribe())
     }
 
-    fn keep_encoded(&self, record: &AuditRecord, encoder: &mut Encoder) -> Result<(), Unkept> {
+    /// Keeps `record`. Returns its sequence number if the act must wait that it precedes.
+    fn keep_encoded(
+        &self,
+        record: &AuditRecord,
+        encoder: &mut Encoder,
+    ) -> Result<Option<u64>, Unkept> {
         let body = encoder.encode(record);
-        self.write(|writer| writer.keep(record, body))
+        let mut position = None;
+        self.write(|writer| {
+            let durability = writer.durability_of(record);
+            let seq = writer.keep(record, body)?;
+            position = Some(seq).filter(|_| durability == Durability::Durable);
+            Ok(seq)
+        })?;
+        Ok(position)
     }
 
     /// Runs `what` under the lock, and logs afterwards. A panic refuses this record alone.
@@ -210,11 +245,35 @@ impl Journal {
     }
 }
 
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.committer.stop();
+    }
+}
+
 impl AuditSink for Journal {
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept> {
+        self.keep_before_act(record).map(drop)
+    }
+
+    fn keep_before_act(&self, record: &AuditRecord) -> Result<Option<Position>, Unkept> {
         thread_local! {
             static ENCODER: RefCell<Encoder> = const { RefCell::new(Encoder::new()) };
         }
-        ENCODER.with_borrow_mut(|encoder| self.keep_encoded(record, encoder))
+        let kept = ENCODER.with_borrow_mut(|encoder| self.keep_encoded(record, encoder));
+        Ok(kept?.map(Position))
+    }
+
+    fn durable(&self, Position(position): Position) -> Flushed<'_> {
+        // Before the future is polled: the flush may begin.
+        let wait = self.committer.wait(position);
+        Box::pin(async move {
+            let flushed = match timeout(FLUSH_WAIT_MAX, wait).await {
+                Ok(Ok(flushed)) => flushed,
+                Ok(Err(_stopped)) => Err("the journal is closed".to_owned()),
+                Err(_elapsed) => Err(self.committer.waited_in_vain()),
+            };
+            flushed.map_err(|cause| Unkept { cause })
+        })
     }
 }

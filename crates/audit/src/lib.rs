@@ -1,6 +1,7 @@
 //! The audit journal, and everything that reads it.
 //!
-//! [`journal`] is the only writer: it appends records. [`recover`] repairs a directory after a
+//! [`journal`] is the only writer: it appends records, and [`durability`] says which acts wait until
+//! theirs are on the disk. [`recover`] repairs a directory after a
 //! crash, [`tail`] reads records, [`recent`] the newest of them backwards and [`scan`] all of them
 //! fast, [`signing`] signs them, [`verify`] checks that none was changed or removed, [`prove`]
 //! proves a single one. [`filter`] selects records, [`calls`] joins those of a call, [`tally`] counts
@@ -53,6 +54,8 @@ pub mod segment;
 pub mod chain;
 mod encode;
 pub mod recover;
+pub mod durability;
+mod commit;
 pub mod writer;
 pub mod journal;
 pub mod tail;

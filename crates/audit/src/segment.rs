@@ -10,7 +10,10 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
@@ -45,6 +48,35 @@ pub trait Store: Send {
     }
     /// Flushes written data to the disk (`fsync`).
     fn sync(&mut self) -> io::Result<()>;
+    /// What flushes the current segment while others write to it.
+    fn flush(&mut self) -> io::Result<Arc<dyn Flush>>;
+}
+
+/// Flushes one segment to the disk. It is called by one thread at a time, and never again once it
+/// has failed.
+pub trait Flush: Send + Sync {
+    /// Returns once everything that was written to the segment before the call is on the disk.
+    fn flush(&self) -> io::Result<()>;
+}
+
+/// One segment, and the directory that names it.
+#[derive(Debug)]
+struct SegmentFlush {
+    segment: File,
+    directory: File,
+    /// Whether its name is on the disk.
+    named: AtomicBool,
+}
+
+impl Flush for SegmentFlush {
+    fn flush(&self) -> io::Result<()> {
+        self.segment.sync_data()?;
+        if !self.named.load(Ordering::Relaxed) {
+            self.directory.sync_all()?;
+            self.named.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }
 
 /// Why a line was not appended.
@@ -55,6 +87,16 @@ pub enum StoreError {
     /// Another program removed, truncated or extended the segment. It is left unchanged, as
     /// evidence; the journal continues in a new segment.
     Displaced,
+}
+
+/// What the caller of a record is told that caused a panic.
+const PANICKED: &str = "a panic interrupted the writing of the record";
+
+/// The result of `write`, or of a flush; an error if it panicked (threat K11). That leaves nothing
+/// half-updated: a line counts once it is written whole, what may follow after it is cut off first,
+/// and a gap or a late outcome is forgotten only when its record is written.
+pub(super) fn caught<T>(write: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(PANICKED.to_owned()))
 }
 
 /// A [`Store`] that writes segments into a directory.
@@ -126,6 +168,12 @@ impl Store for SegmentDirectory {
 
     fn sync(&mut self) -> io::Result<()> {
         self.segment()?.sync_all()
+    }
+
+    fn flush(&mut self) -> io::Result<Arc<dyn Flush>> {
+        let directory = File::open(&self.path)?;
+        let segment = self.segment()?.try_clone()?;
+        Ok(Arc::new(SegmentFlush { segment, directory, named: AtomicBool::new(false) }))
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,11 +18,13 @@ use bartizan_gate::evidence::record::{
 
 use super::chain::{self, Hex};
 use super::checkpoint::CheckpointMember;
+use super::commit::Committer;
+use super::durability::{Durabilities, Durability};
 use super::encode::Encoder;
 use super::entry::JournalRecord;
 use super::inert;
 use super::recover::{OpenIntents, Recovery, Survey};
-use super::segment::{LINE_BYTES_MAX, Store, StoreError};
+use super::segment::{LINE_BYTES_MAX, Store, StoreError, caught};
 
 /// Largest number of calls without outcome; a further intent is refused.
 pub const OPEN_CALLS_MAX: usize = 65_536;
@@ -68,10 +69,13 @@ pub struct JournalConfig {
     pub reserve_bytes: u64,
     /// What its first record says of the program.
     pub program: Option<Arc<ProgramFacts>>,
+    /// Which acts wait until their records are on the disk.
+    pub durability: Durabilities,
 }
 
 impl JournalConfig {
-    /// The defaults, in `directory`: segments of 64 MiB, 16 GiB in all, a reserve of 16 MiB.
+    /// The defaults, in `directory`: segments of 64 MiB, 16 GiB in all, a reserve of 16 MiB; no act
+    /// waits for the disk.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
@@ -79,6 +83,7 @@ impl JournalConfig {
             bytes_max: 16 << 30,
             reserve_bytes: 16 << 20,
             program: None,
+            durability: Durabilities::all(Durability::Written),
         }
     }
 }
@@ -145,6 +150,15 @@ impl Said {
     }
 }
 
+/// A call without all of its outcomes.
+#[derive(Debug, Clone, Copy)]
+struct OpenCall {
+    /// Outcomes that are missing.
+    owed: u32,
+    /// What its acts wait for.
+    durability: Durability,
+}
+
 pub(super) struct Writer {
     /// For the log; taken after each record.
     pub(super) said: Vec<Said>,
@@ -161,10 +175,14 @@ pub(super) struct Writer {
     /// Whether part of a line may follow after `length`.
     torn: bool,
     line: Vec<u8>,
-    open: BTreeMap<CallId, u32>,
+    durability: Durabilities,
+    committer: Arc<Committer>,
+    open: BTreeMap<CallId, OpenCall>,
     /// Outcomes of open calls that could not be written. Each is written once records can be
     /// written again, so that no call stays open for the rest of the run.
     owed: Vec<(CallId, Option<Outcome>)>,
+    /// Why the segment before was given up, if it was, until the `rotation` record says so.
+    rotates_because: Option<String>,
     refused: Option<RefusedRecords>,
     /// Why only records that end something are written, if so.
     low_on_space: Option<String>,
@@ -189,14 +207,19 @@ impl Writer {
         boot: &str,
         survey: &Survey,
         store: Box<dyn Store>,
+        committer: Arc<Committer>,
     ) -> Self {
         let (length, segment) = match &survey.segment {
             None => (0, SegmentState::Wanted),
             Some((segment, 0)) if segment.first_seq > 1 => (0, SegmentState::Begun),
             Some((_, length)) => (*length, SegmentState::Running),
         };
-        let open =
-            survey.open.iter().map(|(call, (owed, _))| (call.as_str().into(), *owed)).collect();
+        let open = |owed: u32| OpenCall { owed, durability: Durability::Written };
+        let open = survey
+            .open
+            .iter()
+            .map(|(call, (owed, _))| (call.as_str().into(), open(*owed)))
+            .collect();
         Self {
             said: Vec::new(),
             store,
@@ -210,8 +233,11 @@ impl Writer {
             segment,
             torn: false,
             line: Vec::new(),
+            durability: config.durability,
+            committer,
             open,
             owed: Vec::new(),
+            rotates_because: None,
             refused: None,
             low_on_space: None,
             unchecked_bytes: u64::MAX,
@@ -272,7 +298,7 @@ impl Writer {
     pub(super) fn close(&mut self, record: &AuditRecord) -> Result<u64, String> {
         // Calls that are still open now never get an outcome from their session.
         self.owed.clear();
-        let open: Vec<_> = self.open.iter().map(|(call, owed)| (call.clone(), *owed)).collect();
+        let open: Vec<_> = self.open.iter().map(|(call, it)| (call.clone(), it.owed)).collect();
         for (call, owed) in open {
             let mut ended = unknown_outcome(&call, None, now_of(record));
             ended.note = Some("the program stopped before the call ended".into());
@@ -307,7 +333,7 @@ impl Writer {
         if self.closed {
             return Err("the journal is closed".to_owned());
         }
-        if self.refused.is_some() || !self.owed.is_empty() {
+        if self.refused.is_some() || !self.owed.is_empty() || self.committer.replaces().is_some() {
             // Demand enough space for further records, not only for the gap.
             caught(|| self.check_free_space(Event::Intent))?;
             caught(|| self.prepare(&AuditRecord::new(Event::Gap, now), 0))?;
@@ -332,9 +358,42 @@ impl Writer {
         self.write_own(&members, &record)
     }
 
+    /// What the act waits for that `record` precedes, if it is the next one.
+    pub(super) fn durability_of(&self, record: &AuditRecord) -> Durability {
+        match record.event {
+            Event::Intent => self.durability.of(record),
+            Event::Outcome => {
+                let open = record.call.as_ref().and_then(|call| self.open.get(call));
+                open.map_or(Durability::Written, |open| open.durability)
+            }
+            Event::Start
+            | Event::Stop
+            | Event::Hold
+            | Event::HoldState
+            | Event::Denial
+            | Event::Notice
+            | Event::Drop
+            | Event::Repeated
+            | Event::Approval
+            | Event::Webhook
+            | Event::Policy
+            | Event::Store
+            | Event::Recovery
+            | Event::Gap
+            | Event::Rotation
+            | Event::Checkpoint => Durability::Written,
+        }
+    }
+
     fn try_keep(&mut self, record: &AuditRecord, body: &[u8]) -> Result<u64, String> {
         if self.closed {
             return Err("the journal is closed".to_owned());
+        }
+        if record.event == Event::Intent
+            && self.durability.of(record) == Durability::Durable
+            && let Some(cause) = self.committer.unusable()
+        {
+            return Err(cause);
         }
         if record.event == Event::Intent && self.open.len() >= OPEN_CALLS_MAX {
             return Err(format!("{OPEN_CALLS_MAX} calls without outcome"));
@@ -409,11 +468,15 @@ impl Writer {
         {
             self.segment = SegmentState::Wanted;
         }
+        if let Some(cause) = self.committer.replaces() {
+            self.segment = SegmentState::Wanted;
+            self.rotates_because = Some(cause);
+        }
         if self.segment == SegmentState::Wanted {
-            self.store
-                .begin_segment(self.next_seq)
-                .map_err(|error| format!("cannot begin a segment: {error}"))?;
+            let failed = |error| format!("cannot begin a segment: {error}");
+            self.store.begin_segment(self.next_seq).map_err(failed)?;
             self.length = 0;
+            self.committer.began(self.store.flush().map_err(failed)?, self.next_seq);
             // The first segment of a journal needs no `rotation` record: no calls are open.
             self.segment =
                 if self.next_seq == 1 { SegmentState::Running } else { SegmentState::Begun };
@@ -421,7 +484,10 @@ impl Writer {
         let now = now_of(record);
         if self.segment == SegmentState::Begun {
             let members = self.rotation_members()?;
-            self.write_own(&members, &AuditRecord::new(Event::Rotation, now))?;
+            let mut rotation = AuditRecord::new(Event::Rotation, now);
+            rotation.note = self.rotates_because.as_deref().map(Into::into);
+            self.write_own(&members, &rotation)?;
+            self.rotates_because = None;
             self.segment = SegmentState::Running;
         }
         if let Some(refused) = self.refused.as_ref().filter(|_| self.low_on_space.is_none()) {
@@ -455,7 +521,7 @@ impl Writer {
 
     fn rotation_members(&self) -> Result<Vec<u8>, String> {
         let every =
-            self.open.iter().flat_map(|(call, owed)| (0..*owed).map(move |_| call.as_ref()));
+            self.open.iter().flat_map(|(call, it)| (0..it.owed).map(move |_| call.as_ref()));
         let total = every.clone().count();
         let mut bytes: usize = 0;
         let open: Vec<&str> = every
@@ -535,13 +601,18 @@ impl Writer {
     fn track(&mut self, record: &AuditRecord) {
         let Some(call) = &record.call else { return };
         if record.event == Event::Intent {
-            let owed = self.open.entry(CallId::clone(call)).or_default();
-            *owed = owed.saturating_add(1);
+            let durability = self.durability.of(record);
+            let new = OpenCall { owed: 0, durability };
+            let open = self.open.entry(CallId::clone(call)).or_insert(new);
+            open.owed = open.owed.saturating_add(1);
+            if durability == Durability::Durable {
+                open.durability = durability;
+            }
         } else if record.event == Event::Outcome
-            && let Some(owed) = self.open.get_mut(call)
+            && let Some(open) = self.open.get_mut(call)
         {
-            *owed = owed.saturating_sub(1);
-            if *owed == 0 {
+            open.owed = open.owed.saturating_sub(1);
+            if open.owed == 0 {
                 self.open.remove(call);
             }
         }
@@ -566,16 +637,6 @@ impl Writer {
         refused.count = refused.count.saturating_add(1);
         cause.clone_into(&mut refused.cause);
     }
-}
-
-/// What the caller of a record is told that caused a panic.
-pub(super) const PANICKED: &str = "a panic interrupted the writing of the record";
-
-/// The result of `write`; an error if it panicked (threat K11). That leaves nothing half-updated: a
-/// line counts once it is written whole, what may follow after it is cut off first, and a gap or a
-/// late outcome is forgotten only when its record is written.
-pub(super) fn caught<T>(write: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(PANICKED.to_owned()))
 }
 
 /// The members of the JSON object `value`, with a trailing comma.

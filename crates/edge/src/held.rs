@@ -204,10 +204,11 @@ impl HeldRequest<'_> {
         reserved: Option<Places>,
     ) -> StepOutcome {
         let turn = self.session.turn(self.session.weight(&self.arrival.raw)).await;
-        self.session.step_over(turn, Some(call), |session, gate, now| {
+        let taken = self.session.step_over(turn, Some(call), |session, gate, now| {
             let granted = (granted, reserved.as_ref());
             session.client_frame_approved(gate, self.arrival, call, granted, now)
-        })
+        });
+        taken.durable().await
     }
 
     /// Answers a request whose client is kept waiting no longer; `places` are the waiters of `holds`.
@@ -271,7 +272,8 @@ impl HeldRequest<'_> {
         let made = own_tasks::seen(made, holding.page.as_deref());
         let outcome = self
             .session
-            .step(Some(call), |session, gate, now| session.waits_as(gate, call, &made, now));
+            .step(Some(call), |session, gate, now| session.waits_as(gate, call, &made, now))
+            .at_once();
         if !matches!(outcome, StepOutcome::Act(_)) {
             // Its client has cancelled the call meanwhile, or is not told of the task.
             own_tasks::cancel(self.shared, &name);
@@ -465,6 +467,7 @@ impl HeldRequest<'_> {
     fn end(&self, call: &CallId, end: &HoldEnd) -> StepOutcome {
         self.session
             .step(Some(call), |session, gate, now| session.hold_ended(gate, call, end.clone(), now))
+            .at_once()
     }
 }
 
@@ -657,7 +660,8 @@ mod tests {
         );
         let arrival = Arrival { raw: raw.into(), may_wait: true, ..Arrival::default() };
         let outcome = session
-            .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now)));
+            .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now)))
+            .at_once();
         let StepOutcome::Act(Act::Hold(hold)) = outcome else { panic!("{outcome:?}") };
         Held { shared, session, sink, arrival, hold }
     }

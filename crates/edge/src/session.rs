@@ -3,7 +3,8 @@
 //! A [`SessionHandle`] holds a session under its lock, with the gate, the journal and the clock
 //! that its steps need. [`SessionHandle::step`] locks the session, asks the gate, keeps the record,
 //! and only then returns the act. If the record cannot be kept there is no act, and the gate
-//! forgets the call.
+//! forgets the call. Where the act must wait until the record is on the disk, it is had from
+//! [`Taken::durable`], which waits without any lock, so that the steps of other calls go on.
 //!
 //! The records of a session stand in the journal in the order of its steps (threat M23). Two
 //! connections may use one session on two threads: what ends a call on one of them while the other
@@ -35,7 +36,9 @@ use super::aside::{self, Turn, Weight};
 use super::clock::Clock;
 use bartizan_gate::duty::limit::{Exceeded, Places};
 use bartizan_gate::evidence::record::{CallId, Now};
-use bartizan_gate::evidence::step::{Act, AuditSink, Permitted, Released, Step, Unrecorded};
+use bartizan_gate::evidence::step::{
+    Act, AuditSink, Begun, Permitted, Released, Step, Unkept, Unrecorded, Waits,
+};
 use bartizan_gate::memory::MemoryBudget;
 use bartizan_gate::question::hold::HoldId;
 use bartizan_gate::session::{DutyScope, Gate, ServerState, Session, UpstreamFailure};
@@ -73,6 +76,60 @@ impl StepOutcome {
     }
 }
 
+/// A step that was taken, whose records are written. Its act may have to wait until they are on the
+/// disk.
+///
+/// Dropping it before means that whoever waited has gone: a message that was to be sent to the
+/// server is not, and its call is settled so.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Taken<'s> {
+    session: &'s SessionHandle,
+    state: TakenState,
+}
+
+#[derive(Debug)]
+enum TakenState {
+    Ready(StepOutcome),
+    Waits(Option<Box<Waits>>),
+}
+
+impl Taken<'_> {
+    /// Waits until the records are on the disk, where the act must wait for that.
+    pub(super) async fn durable(mut self) -> StepOutcome {
+        let session = self.session;
+        let TakenState::Waits(waits) = &mut self.state else { return self.at_once() };
+        match Waits::act(waits, &*session.sink).await {
+            Ok(act) => StepOutcome::Act(act),
+            Err(cause) => self.refused(cause),
+        }
+    }
+
+    /// The outcome, for a step whose act is the gate's own word, which waits for nothing. Any other
+    /// that would have to wait is refused.
+    pub(super) fn at_once(mut self) -> StepOutcome {
+        match &mut self.state {
+            TakenState::Ready(outcome) => std::mem::replace(outcome, StepOutcome::Settled),
+            TakenState::Waits(_) => self.refused(Unkept { cause: "it could not wait".to_owned() }),
+        }
+    }
+
+    fn refused(&mut self, cause: Unkept) -> StepOutcome {
+        let TakenState::Waits(waits) = &mut self.state else { return StepOutcome::Settled };
+        let Some(waits) = waits.take() else { return StepOutcome::Settled };
+        self.session.not_durable(*waits, cause)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let TakenState::Waits(waits) = &mut self.state else { return };
+        if let Some(waits) = waits.take() {
+            self.session.abandoned(*waits);
+        }
+    }
+}
+
 /// Decides what a server on stdio is told of a request whose client has disconnected, and records
 /// what the server still answers. Over HTTP the closed response stream says it; on stdio only a
 /// message can, and the gate permits each message.
@@ -105,7 +162,7 @@ impl Departure for GoneClient {
     fn cancellation(&self) -> Option<Permitted> {
         let step =
             self.session.step(None, |session, gate, now| session.withdraw(gate, &self.call, now));
-        match step.into_act() {
+        match step.at_once().into_act() {
             Act::Forward(permitted) => Some(permitted),
             // A refusal has nobody to go to.
             Act::Deliver(_) | Act::Hold(_) | Act::Drop => None,
@@ -221,7 +278,7 @@ impl SessionHandle {
         turn: impl Into<Turn>,
         call: Option<&CallId>,
         take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
-    ) -> StepOutcome {
+    ) -> Taken<'_> {
         let turn = turn.into();
         let weight = turn.weight;
         let take = |session: &mut Session, gate: &Gate, now| {
@@ -250,35 +307,73 @@ impl SessionHandle {
         &self,
         call: Option<&CallId>,
         take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
-    ) -> StepOutcome {
+    ) -> Taken<'_> {
+        Taken { session: self, state: self.taken(call, take) }
+    }
+
+    fn taken(
+        &self,
+        call: Option<&CallId>,
+        take: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
+    ) -> TakenState {
         // Before the clock is read, so that later records have later times.
         let _order = self.waited(&self.order).unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
         let taken = {
             let mut state = self.lock();
-            let SessionState::Open(session) = &mut *state else { return state.refused(call) };
+            let SessionState::Open(session) = &mut *state else {
+                return TakenState::Ready(state.refused(call));
+            };
             match caught(|| take(session, &self.gate, now)) {
                 Some(taken) => taken,
-                None => return self.close(&mut state, call),
+                None => return TakenState::Ready(self.close(&mut state, call)),
             }
         };
+        self.tell_held();
+        let Some(step) = taken else { return TakenState::Ready(StepOutcome::Settled) };
+        match step.begin(&*self.sink) {
+            Ok(Begun::Act(act)) => TakenState::Ready(StepOutcome::Act(act)),
+            Ok(Begun::Waits(waits)) => TakenState::Waits(Some(waits)),
+            Err(unrecorded) => TakenState::Ready(self.unrecorded(call, unrecorded)),
+        }
+    }
+
+    /// The outcome of a step that does not happen.
+    fn unrecorded(&self, call: Option<&CallId>, unrecorded: Unrecorded) -> StepOutcome {
+        let Unrecorded { cause, call: named, refusal, panicked } = unrecorded;
+        let cause = cause.cause;
+        tracing::error!(call = named.as_deref(), cause, "audit record not kept; refusing");
+        if let Some(named) = &named {
+            self.with(|session| session.forget(named));
+        }
+        if panicked {
+            return self.close(&mut self.lock(), call.or(named.as_ref()));
+        }
+        StepOutcome::Refused(refusal)
+    }
+
+    /// The outcome of a step whose records did not get to the disk, because of `cause`.
+    fn not_durable(&self, waits: Waits, cause: Unkept) -> StepOutcome {
+        let _order = self.waited(&self.order).unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.unrecorded(None, waits.refused(cause, &*self.sink));
+        self.tell_held();
+        outcome
+    }
+
+    /// Settles the call of a step whose act nobody waits for any more: it does not happen.
+    fn abandoned(&self, waits: Waits) {
+        let _order = self.waited(&self.order).unwrap_or_else(PoisonError::into_inner);
+        let cause = Unkept { cause: "its client has disconnected".to_owned() };
+        if let Some(call) = waits.refused(cause, &*self.sink).call {
+            self.with(|session| session.forget(&call));
+        }
+        self.tell_held();
+    }
+
+    /// Tells requests that wait for approval that a step was taken: it may have cancelled one.
+    fn tell_held(&self) {
         if self.holding.load(Ordering::Relaxed) > 0 {
             self.held_changed.notify_waiters();
-        }
-        let Some(step) = taken else { return StepOutcome::Settled };
-        match step.record(&*self.sink) {
-            Ok(act) => StepOutcome::Act(act),
-            Err(Unrecorded { cause, call: named, refusal, panicked }) => {
-                let cause = cause.cause;
-                tracing::error!(call = named.as_deref(), cause, "audit record not kept; refusing");
-                if let Some(named) = &named {
-                    self.with(|session| session.forget(named));
-                }
-                if panicked {
-                    return self.close(&mut self.lock(), call.or(named.as_ref()));
-                }
-                StepOutcome::Refused(refusal)
-            }
         }
     }
 
@@ -297,7 +392,7 @@ impl SessionHandle {
                 Some(failure) => session.upstream_failed(call, failure, now),
                 None => session.client_gone(call, now),
             });
-            outcome.into_released()
+            outcome.at_once().into_released()
         };
         let mut told: Vec<Released> = calls.iter().filter_map(settle).collect();
         if let SessionState::Closed { refusals, .. } = &mut *self.lock() {
@@ -589,6 +684,7 @@ mod tests {
     /// A call in flight.
     fn open(handle: &SessionHandle) -> CallId {
         let outcome = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
+        let outcome = outcome.at_once();
         let StepOutcome::Act(Act::Forward(permitted)) = outcome else { panic!("{outcome:?}") };
         Arc::clone(permitted.call())
     }
@@ -634,7 +730,7 @@ mod tests {
         let (handle, sink) = handle();
         let (one, two) = (open(&handle), open(&handle));
         let outcome = tracing::subscriber::with_default(log.clone(), || {
-            handle.step(Some(&one), |_, _, _| panic!("secret"))
+            handle.step(Some(&one), |_, _, _| panic!("secret")).at_once()
         });
         assert!(matches!(outcome, StepOutcome::Refused(Some(_))), "{outcome:?}");
         assert!(handle.is_closed() && handle.in_flight().is_empty());
@@ -644,6 +740,7 @@ mod tests {
         assert!(log.iter().all(|text| told.iter().any(|told| text.starts_with(told))), "{log:?}");
 
         let step = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
+        let step = step.at_once();
         assert!(matches!(step, StepOutcome::Refused(None)), "{step:?}");
         assert!(!handle.awaits(&one) && handle.awaits(&two), "the other was not told yet");
         assert_eq!(handle.settle_all(None).len(), 1);
@@ -659,6 +756,7 @@ mod tests {
         let (handle, sink) = handle();
         sink.panicking.store(true, Ordering::Relaxed);
         let step = handle.step(None, |session, gate, now| Some(session.open_stream(gate, now)));
+        let step = step.at_once();
         assert!(matches!(step, StepOutcome::Refused(None)), "{step:?}");
         sink.panicking.store(false, Ordering::Relaxed);
         assert!(handle.is_closed());
@@ -675,7 +773,8 @@ mod tests {
             panic!("while it is locked");
         }));
         assert!(poisoned.is_err() && handle.state.is_poisoned());
-        let outcome = handle.step(Some(&one), |_, _, _| panic!("no step in a closed session"));
+        let outcome =
+            handle.step(Some(&one), |_, _, _| panic!("no step in a closed session")).at_once();
         assert!(matches!(outcome, StepOutcome::Refused(Some(_))), "{outcome:?}");
         assert!(handle.is_closed());
     }

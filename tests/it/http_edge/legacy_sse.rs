@@ -101,13 +101,13 @@ impl SseServer {
 }
 
 /// An agent with an open stream.
-pub(super) struct Agent {
-    pub(super) stream: Client,
+pub(crate) struct Agent {
+    pub(crate) stream: Client,
     endpoint: String,
 }
 
 impl Agent {
-    pub(super) async fn open(rig: &Rig) -> Self {
+    pub(crate) async fn open(rig: &Rig) -> Self {
         let mut stream = rig.client().await;
         stream.send(&request("GET", "/flags/sse", "Accept: text/event-stream\r\n", "")).await;
         let (status, head) = stream.head().await;
@@ -121,18 +121,18 @@ impl Agent {
         Self { stream, endpoint }
     }
 
-    pub(super) async fn post(&self, rig: &Rig, body: &str) -> Reply {
+    pub(crate) async fn post(&self, rig: &Rig, body: &str) -> Reply {
         rig.ask(&request("POST", &self.endpoint, "", body)).await
     }
 
     /// Posts what must be taken.
-    pub(super) async fn say(&self, rig: &Rig, body: &str) {
+    pub(crate) async fn say(&self, rig: &Rig, body: &str) {
         let reply = self.post(rig, body).await;
         assert_eq!((reply.status, reply.text()), (202, ""), "{body}");
     }
 
     /// The next message on the stream.
-    pub(super) async fn hear(&mut self) -> String {
+    pub(crate) async fn hear(&mut self) -> String {
         let event = self.stream.event().await;
         let data = event.strip_prefix("event: message\ndata: ");
         data.and_then(|data| data.strip_suffix("\n\n")).expect(&event).to_owned()

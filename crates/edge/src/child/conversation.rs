@@ -233,7 +233,7 @@ impl Duplex<Child> {
         let arrival = Arrival { raw: Bytes::from_static(PROBE), ..Arrival::default() };
         let step = session
             .step(None, |session, gate, now| Some(session.client_frame(gate, &arrival, now)));
-        let permitted = match step {
+        let permitted = match step.durable().await {
             StepOutcome::Act(Act::Forward(permitted)) => permitted,
             StepOutcome::Refused(_) if session.is_closed() => return ProbeOutcome::Silent,
             StepOutcome::Act(Act::Deliver(_) | Act::Hold(_) | Act::Drop)

@@ -143,7 +143,7 @@ async fn pump_down(client: &Client, process: &Process, output: &mut Lines<ChildS
                 return;
             }
         };
-        match client.unasked(&line) {
+        match client.unasked(&line).await {
             Act::Deliver(released) => client.deliver(released).await,
             Act::Forward(permitted) => refuse(process, &permitted),
             Act::Hold(_) | Act::Drop => {}

@@ -32,7 +32,7 @@ use crate::child::lines::{Line, Lines, has_foreign_line_end, line_for_client};
 use crate::held::{HeldRequest, SpentGrants};
 use crate::kept::Account;
 use crate::own_tasks::{self, AsTask, Making};
-use crate::session::{SessionHandle, StepOutcome};
+use crate::session::{SessionHandle, StepOutcome, Taken};
 use crate::{ServerEvent, Shared, sse};
 use bartizan_gate::evidence::record::{CallId, Now};
 use bartizan_gate::evidence::step::{Act, Permitted, Released, Step};
@@ -167,10 +167,10 @@ impl Client {
         &self,
         call: Option<&CallId>,
         step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
-    ) -> StepOutcome {
-        let outcome = self.session.step(call, step);
+    ) -> Taken<'_> {
+        let taken = self.session.step(call, step);
         self.settled.notify_one();
-        outcome
+        taken
     }
 
     /// See [`SessionHandle::turn`].
@@ -189,29 +189,31 @@ impl Client {
         turn: impl Into<Turn>,
         call: Option<&CallId>,
         step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step> + Send,
-    ) -> StepOutcome {
-        let outcome = self.session.step_over(turn, call, step);
+    ) -> Taken<'_> {
+        let taken = self.session.step_over(turn, call, step);
         self.settled.notify_one();
-        outcome
+        taken
     }
 
     /// The act for a message of the server that belongs to no call.
-    pub(crate) fn unasked(&self, raw: &Bytes) -> Act {
-        self.step_over(raw.len(), None, |session, gate, now| {
+    pub(crate) async fn unasked(&self, raw: &Bytes) -> Act {
+        let taken = self.step_over(raw.len(), None, |session, gate, now| {
             Some(session.server_frame(gate, raw, now))
-        })
-        .into_act()
+        });
+        taken.durable().await.into_act()
     }
 
     /// Takes a step that is not about a call in flight. If its record cannot be kept, the act is
     /// the refusal.
-    pub(crate) fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
-        self.step(None, |session, gate, now| Some(step(session, gate, now))).into_act()
+    pub(crate) async fn act(&self, step: impl FnOnce(&mut Session, &Gate, Now) -> Step) -> Act {
+        let taken = self.step(None, |session, gate, now| Some(step(session, gate, now)));
+        taken.durable().await.into_act()
     }
 
-    /// Takes a step that settles `call`; the act is `Drop` if it was settled before.
+    /// Takes a step that settles `call` with nothing of the server; the act is `Drop` if it was
+    /// settled before.
     fn settle(&self, call: &CallId, step: impl FnOnce(&mut Session, Now) -> Option<Step>) -> Act {
-        self.step(Some(call), |session, _, now| step(session, now)).into_act()
+        self.step(Some(call), |session, _, now| step(session, now)).at_once().into_act()
     }
 
     /// The next line of the client and the gate's act for it, or the act for a line that waited for
@@ -229,7 +231,7 @@ impl Client {
             {
                 return self.noted(act);
             }
-            match self.read(line) {
+            match self.read(line).await {
                 Some(Input::Act(act)) => return self.noted(act),
                 Some(end) => return end,
                 None => {}
@@ -256,14 +258,14 @@ impl Client {
 
     /// The gate's act for what was read; `None` for a line that a rule holds, which waits in a task
     /// of its own.
-    fn read(&self, line: io::Result<Option<Line>>) -> Option<Input> {
+    async fn read(&self, line: io::Result<Option<Line>>) -> Option<Input> {
         let refused = match line {
             Ok(Some(Line::Whole(line))) if !has_foreign_line_end(&line) => {
-                let mut act = self.judge(line.clone());
+                let mut act = self.judge(line.clone()).await;
                 if let Act::Deliver(released) = &mut act
                     && let Some(of_task) = released.take_task()
                 {
-                    self.act_on_task(of_task);
+                    self.act_on_task(of_task).await;
                 }
                 if let Act::Hold(hold) = act {
                     self.hold(line, hold, None);
@@ -276,18 +278,19 @@ impl Client {
             Ok(None) => return Some(Input::Closed),
             Err(cause) => return Some(Input::Broken(cause)),
         };
-        Some(Input::Act(self.act(|_, gate, now| {
+        let refusal = self.act(|_, gate, now| {
             let facts = DoorFacts {
                 principal: Some(&self.principal),
                 server: Some(&self.server.facts.name),
                 ..DoorFacts::default()
             };
             gate.refuse_at_door(refused, facts, now)
-        })))
+        });
+        Some(Input::Act(refusal.await))
     }
 
     /// Does what follows from a request about a task of the gate's own.
-    fn act_on_task(&self, act: TaskAct) {
+    async fn act_on_task(&self, act: TaskAct) {
         let (name, raw, id) = match act {
             TaskAct::Cancel { name } => return own_tasks::cancel(&self.shared, &name),
             TaskAct::Make { name, raw, id, .. } => (name, raw, id),
@@ -295,7 +298,7 @@ impl Client {
         let Some(making) = Making::claim(&self.shared, &name, &id).map(Arc::new) else { return };
         lock(&self.making).insert(id, Arc::clone(&making));
         self.made.fetch_add(1, Ordering::Relaxed);
-        match self.judge(raw.clone()) {
+        match self.judge(raw.clone()).await {
             Act::Hold(hold) => self.hold(raw, hold, Some(making)),
             act @ (Act::Forward(_) | Act::Deliver(_) | Act::Drop) => {
                 let Some(client) = self.me.upgrade() else { return };
@@ -450,41 +453,53 @@ impl Client {
 
     /// Settles `call`: the server answered with an HTTP error status, and the client gets that
     /// status.
-    pub(crate) fn upstream_status(&self, call: &CallId, answer: ErrorAnswer) -> StepOutcome {
+    pub(crate) fn upstream_status(&self, call: &CallId, answer: ErrorAnswer) -> Taken<'_> {
         self.step(Some(call), |session, gate, now| session.upstream_status(gate, call, answer, now))
     }
 
     /// The act for a message of the server that belongs to `call`.
-    pub(crate) fn answered(&self, call: &CallId, raw: &Bytes) -> Act {
-        self.step_over(raw.len(), Some(call), |session, gate, now| {
+    pub(crate) async fn answered(&self, call: &CallId, raw: &Bytes) -> Act {
+        let taken = self.step_over(raw.len(), Some(call), |session, gate, now| {
             Some(session.server_answer(gate, call, raw, now))
-        })
-        .into_act()
+        });
+        taken.durable().await.into_act()
     }
 
     /// Settles `call`, the first attempt of a request, as failed without telling the client, and
     /// returns the act for its request `raw`, which is sent again. [`Client::idle`] waits meanwhile.
-    pub(super) fn judge_again(&self, call: &CallId, failure: &UpstreamFailure, raw: Bytes) -> Act {
-        let _between = lock(&self.between_attempts);
-        self.failed_unheard(call, failure);
-        self.judge_once_more(raw)
+    pub(super) async fn judge_again(
+        &self,
+        call: &CallId,
+        failure: &UpstreamFailure,
+        raw: Bytes,
+    ) -> Act {
+        let taken = {
+            let _between = lock(&self.between_attempts);
+            self.failed_unheard(call, failure);
+            self.taken_once_more(raw)
+        };
+        taken.durable().await.into_act()
     }
 
     /// The act for a message of the client.
-    pub(super) fn judge(&self, raw: Bytes) -> Act {
+    pub(super) async fn judge(&self, raw: Bytes) -> Act {
         let weight = self.weight(&raw);
         let may_wait = self.shared.holding.is_some();
         let arrival = Arrival { raw, may_wait, ..Arrival::default() };
-        self.step_over(weight, None, |session, gate, now| {
+        let taken = self.step_over(weight, None, |session, gate, now| {
             Some(session.client_frame(gate, &arrival, now))
-        })
-        .into_act()
+        });
+        taken.durable().await.into_act()
     }
 
     /// The act for a message that the client sent before and that is sent once more.
-    pub(super) fn judge_once_more(&self, raw: Bytes) -> Act {
+    pub(super) async fn judge_once_more(&self, raw: Bytes) -> Act {
+        self.taken_once_more(raw).durable().await.into_act()
+    }
+
+    fn taken_once_more(&self, raw: Bytes) -> Taken<'_> {
         let arrival = Arrival { raw, ..Arrival::default() };
-        self.act(|session, gate, now| session.client_frame_again(gate, &arrival, now))
+        self.step(None, |session, gate, now| Some(session.client_frame_again(gate, &arrival, now)))
     }
 
     /// Whether `call` still waits for its answer.

@@ -30,7 +30,7 @@ use crate::{Answer, EventStream, ServerEvent};
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
-use bartizan_gate::session::{ServerState, Session, UpstreamFailure};
+use bartizan_gate::session::{Gate, ServerState, Session, UpstreamFailure};
 use bartizan_gate::wire::document::{Document, DocumentLimits, Kind};
 use bartizan_gate::wire::frame::{Frame, Id, write_id};
 use bartizan_gate::wire::headers::encode;
@@ -410,7 +410,7 @@ impl Remote {
         &self,
         position: &Position,
     ) -> Result<Option<EventStream>, UpstreamFailure> {
-        let act = self.client.act(Session::open_stream);
+        let act = self.client.act(Session::open_stream).await;
         // The client did not ask for this stream, so a refusal is not delivered.
         let Act::Forward(permitted) = act else { return Ok(None) };
         let call = Arc::clone(permitted.call());
@@ -493,7 +493,7 @@ impl Remote {
             heard = true;
             position.pass(&event);
             if !event.data.is_empty() {
-                let act = self.client.unasked(&event.data);
+                let act = self.client.unasked(&event.data).await;
                 self.carry(act).await;
             }
         }
@@ -502,8 +502,9 @@ impl Remote {
 
     /// Delivers a message of the server that names no call.
     pub(super) async fn carry_stray(&self, raw: &Bytes, duties: &Duties) {
-        let act =
-            self.client.act(|session, gate, now| session.server_stray(gate, duties, raw, now));
+        let stray =
+            |session: &mut Session, gate: &Gate, now| session.server_stray(gate, duties, raw, now);
+        let act = self.client.act(stray).await;
         self.carry(act).await;
     }
 
@@ -554,7 +555,7 @@ impl Remote {
         if self.state().session.is_none() {
             return;
         }
-        let act = self.client.act(Session::end);
+        let act = self.client.act(Session::end).await;
         let Act::Forward(permitted) = act else { return };
         let mut headers = HeaderMap::new();
         self.name_revision(&mut headers);
@@ -677,7 +678,7 @@ impl RemoteRequest {
         let forgotten = UpstreamFailure::Status(404);
         // The first attempt is recorded as failed; its error is not delivered, because the request
         // is tried again.
-        let act = remote.client.judge_again(&self.call, &forgotten, self.body.clone());
+        let act = remote.client.judge_again(&self.call, &forgotten, self.body.clone()).await;
         let Some(permitted) = remote.client.carry(act).await else { return Ok(()) };
         self.call = Arc::clone(permitted.call());
         self.context.session.clone_from(&remote.state().session);
@@ -735,7 +736,7 @@ impl RemoteRequest {
     }
 
     async fn pass_on(&self, raw: &Bytes) {
-        let act = self.remote.client.answered(&self.call, raw);
+        let act = self.remote.client.answered(&self.call, raw).await;
         self.remote.carry(act).await;
     }
 }

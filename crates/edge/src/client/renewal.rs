@@ -35,7 +35,7 @@ impl Remote {
             return false;
         }
         let Some(initialized) = opening.initialized else { return true };
-        let Act::Forward(permitted) = self.client.judge(initialized) else { return false };
+        let Act::Forward(permitted) = self.client.judge(initialized).await else { return false };
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, ANY_ANSWER);
         self.name_revision(&mut headers);
@@ -48,7 +48,7 @@ impl Remote {
     /// before; then the new session is kept.
     async fn initialize(self: &Arc<Self>, initialize: Bytes) -> bool {
         let settled = self.client.protocol().revision;
-        let Act::Forward(permitted) = self.client.judge_once_more(initialize) else {
+        let Act::Forward(permitted) = self.client.judge_once_more(initialize).await else {
             return false;
         };
         let call = Arc::clone(permitted.call());
@@ -111,7 +111,7 @@ impl Remote {
     /// The released answer to `call`; `None` for any other message, which is delivered to the
     /// client.
     async fn kept_back(&self, call: &CallId, raw: &Bytes) -> Option<Released> {
-        let act = self.client.answered(call, raw);
+        let act = self.client.answered(call, raw).await;
         if self.client.awaits(call) {
             self.carry(act).await;
             return None;

@@ -104,7 +104,7 @@ impl Exchange {
     }
 
     fn accept(&self) -> StepOutcome {
-        self.step(|session, _, now| session.upstream_accepted(&self.call, now))
+        self.step(|session, _, now| session.upstream_accepted(&self.call, now)).at_once()
     }
 
     async fn whole(
@@ -127,7 +127,7 @@ impl Exchange {
         let outcome = if (200..300).contains(&status) {
             self.server_message(&body, false, None).await
         } else {
-            self.error(headers, ErrorAnswer { status, challenge_dropped, body })
+            self.error(headers, ErrorAnswer { status, challenge_dropped, body }).await
         };
         drop((memory, counted));
         match outcome {
@@ -200,15 +200,16 @@ impl Exchange {
     /// is replaced, because clients read messages in what nobody could judge. The status and the
     /// challenge tell them what they need: one that probes for the era takes an error that it does
     /// not know for a server of the legacy era.
-    fn error(&self, headers: &HeaderMap, answer: ErrorAnswer) -> StepOutcome {
+    async fn error(&self, headers: &HeaderMap, answer: ErrorAnswer) -> StepOutcome {
         let message = media(headers) == Some(Media::Json);
-        self.step(|session, gate, now| {
+        let taken = self.step(|session, gate, now| {
             if message {
                 session.server_error(gate, &self.call, answer, now)
             } else {
                 session.upstream_status(gate, &self.call, answer, now)
             }
-        })
+        });
+        taken.durable().await
     }
 
     fn stream(

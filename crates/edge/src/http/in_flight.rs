@@ -16,7 +16,7 @@ use super::{HttpTimeouts, ListenerState, RouteState, bearer};
 use crate::budget::Reservation;
 use crate::held::SpentGrants;
 use crate::kept::Account;
-use crate::session::{SessionHandle, StepOutcome};
+use crate::session::{SessionHandle, StepOutcome, Taken};
 use crate::upstream::SendContext;
 use bartizan_gate::duty::duties::Duties;
 use bartizan_gate::evidence::record::{CallId, Now};
@@ -138,7 +138,7 @@ impl Exchange {
     pub(super) fn step(
         &self,
         step: impl FnOnce(&mut Session, &Gate, Now) -> Option<Step>,
-    ) -> StepOutcome {
+    ) -> Taken<'_> {
         self.session.step(Some(&self.call), step)
     }
 
@@ -156,18 +156,19 @@ impl Exchange {
         numbered: bool,
         stray: Option<&Duties>,
     ) -> StepOutcome {
-        let _caller = self.caller_turn(data.len()).await;
+        let caller = self.caller_turn(data.len()).await;
         let turn = self.session.turn(data.len()).await;
-        if let Some(duties) = stray {
-            return self.session.step_over(turn, Some(&self.call), |session, gate, now| {
-                Some(session.server_stray(gate, duties, data, now))
-            });
-        }
         let within = (self.dispatch != Dispatch::OpenStream).then_some(&self.call);
         let redelivery = Redelivery { numbered, resumed: self.resumes };
-        self.session.step_over(turn, Some(&self.call), |session, gate, now| {
-            Some(session.server_event(gate, within, data, redelivery, now))
-        })
+        let taken = self.session.step_over(turn, Some(&self.call), |session, gate, now| {
+            Some(match stray {
+                Some(duties) => session.server_stray(gate, duties, data, now),
+                None => session.server_event(gate, within, data, redelivery, now),
+            })
+        });
+        // Nobody's turn waits for the disk.
+        drop(caller);
+        taken.durable().await
     }
 
     /// Waits for a turn among the messages of this caller.
@@ -184,7 +185,7 @@ impl Exchange {
 
     /// Settles the call: the server could not be reached or its answer not be read.
     pub(super) fn fail(&self, failure: &UpstreamFailure) -> StepOutcome {
-        self.step(|session, _, now| session.upstream_failed(&self.call, failure, now))
+        self.step(|session, _, now| session.upstream_failed(&self.call, failure, now)).at_once()
     }
 
     /// Settles the call: the client disconnected.

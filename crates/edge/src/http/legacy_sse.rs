@@ -38,7 +38,7 @@ use crate::listed::listed;
 use crate::oauth::OAuth;
 use crate::own_tasks::{self, AsTask};
 use crate::registry::{SessionRegistry, mint};
-use crate::session::StepOutcome;
+use crate::session::{StepOutcome, Taken};
 use crate::{ServerEvent, sse};
 use bartizan_gate::evidence::record::CallId;
 use bartizan_gate::evidence::step::{Act, Permitted};
@@ -168,7 +168,7 @@ pub(super) async fn answer(
         LegacyTarget::Stream(route) => {
             let stream = inner.stream(share.as_deref());
             slots.extend(stream.ok_or_else(|| reject(DoorRefusal::TooMany))?);
-            open(inner, route, &asker, slots).map_err(reject)
+            open(inner, route, &asker, slots).await.map_err(reject)
         }
         LegacyTarget::Messages(route, id) => {
             let entry = route.streams.find(id, &asker.principal);
@@ -185,7 +185,7 @@ pub(super) async fn answer(
 }
 
 /// Opens a stream. The server is not contacted before `initialize`.
-fn open(
+async fn open(
     inner: &Arc<ListenerState>,
     route: &Arc<RouteState>,
     caller: &Caller,
@@ -203,7 +203,7 @@ fn open(
     let shared = inner.shared.clone();
     let client =
         Client::new(shared, server, Arc::clone(&principal), MessageFraming::Events, out.clone());
-    match client.act(Session::open_stream) {
+    match client.act(Session::open_stream).await {
         Act::Forward(permitted) => client.opened(permitted.call()),
         Act::Deliver(released) => return Ok(reply::own(&released)),
         Act::Hold(_) | Act::Drop => return Ok(reply::bare(StatusCode::SERVICE_UNAVAILABLE)),
@@ -362,8 +362,9 @@ async fn accept_message(
     };
     let caller = shares::turn(share, weight.bytes).await;
     let turn = client.turn(weight).await;
-    let outcome = client.step_over(turn, None, judge);
+    let taken = client.step_over(turn, None, judge);
     drop(caller);
+    let outcome = taken.durable().await;
     match outcome {
         StepOutcome::Act(Act::Forward(permitted)) => {
             let call = Arc::clone(permitted.call());
@@ -442,25 +443,30 @@ struct ChallengeWait<'a> {
 impl ChallengeWait<'_> {
     /// The reply that carries the challenge, if it comes within [`CHALLENGE_WAIT`].
     async fn reply(mut self) -> Option<Response<ReplyBody>> {
-        match timeout(CHALLENGE_WAIT, &mut self.challenge).await {
-            Ok(challenge) => challenge.ok().map(|challenge| self.challenge_reply(challenge)),
+        let challenge = match timeout(CHALLENGE_WAIT, &mut self.challenge).await {
+            Ok(challenge) => challenge.ok(),
             Err(_elapsed) => self.last(),
-        }
+        };
+        Some(self.challenge_reply(challenge?).await)
     }
 
     /// Closes the channel and takes a challenge that was sent before.
-    fn last(&mut self) -> Option<Response<ReplyBody>> {
+    fn last(&mut self) -> Option<Challenge> {
         self.challenge.close();
-        let challenge = self.challenge.try_recv().ok()?;
-        Some(self.challenge_reply(challenge))
+        self.challenge.try_recv().ok()
     }
 
-    fn challenge_reply(&self, challenge: Challenge) -> Response<ReplyBody> {
+    /// Takes the step for a challenge, whose headers are then those for the agent.
+    fn judged(&self, challenge: Challenge) -> (u16, HeaderMap, Taken<'_>) {
         let Challenge { status, mut headers, body } = challenge;
         let challenge_dropped = self.route.hold_challenges(&mut headers);
         let answer = ErrorAnswer { status, challenge_dropped, body };
-        let headers = reply::headers(&headers, None);
-        match self.client.upstream_status(self.call, answer) {
+        (status, reply::headers(&headers, None), self.client.upstream_status(self.call, answer))
+    }
+
+    async fn challenge_reply(&self, challenge: Challenge) -> Response<ReplyBody> {
+        let (status, headers, taken) = self.judged(challenge);
+        match taken.durable().await {
             StepOutcome::Act(Act::Deliver(released)) if !released.is_own() => {
                 reply::message(status, headers, &released)
             }
@@ -477,7 +483,9 @@ impl ChallengeWait<'_> {
 
 impl Drop for ChallengeWait<'_> {
     fn drop(&mut self) {
-        drop(self.last());
+        if let Some(challenge) = self.last() {
+            drop(self.judged(challenge));
+        }
     }
 }
 

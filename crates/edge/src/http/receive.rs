@@ -325,7 +325,7 @@ impl Received {
         let share = self.share.clone();
         let caller = shares::turn(share.as_deref(), weight.bytes).await;
         let turn = self.session.turn(weight).await;
-        let outcome = self.session.step_over(turn, None, |session, gate, now| {
+        let taken = self.session.step_over(turn, None, |session, gate, now| {
             session.arrives_from(&self.peer);
             Some(match self.method {
                 Method::GET => session.open_stream(gate, now),
@@ -334,6 +334,7 @@ impl Received {
             })
         });
         drop(caller);
+        let outcome = taken.durable().await;
         if let (Some(early), StepOutcome::Act(act)) = (&self.early, &outcome)
             && allows_early_head(act)
         {

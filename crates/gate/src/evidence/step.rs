@@ -1,13 +1,17 @@
 //! Write-ahead auditing: an act is available only once its record is kept.
 //!
-//! A [`Step`] holds an act and its records; [`Step::record`] hands the records to a sink and
-//! returns the act only if the sink kept them all. [`Permitted`] and [`Released`] are proof types:
+//! A [`Step`] holds an act and its records; [`Step::begin`] hands the records to a sink and
+//! returns the act only if the sink kept them all. Where the sink says that the act must wait until
+//! the records are on the disk, it returns [`Waits`] instead, from which there is no way to the act
+//! but to wait. [`Permitted`] and [`Released`] are proof types:
 //! the upstream accepts only the one, the client's side only the other. Code outside the gate can
 //! neither create nor copy them (`tests/ui` shows that it does not compile). A proof carries what
 //! the gate read in its message, so that the edge does not read it again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -447,6 +451,16 @@ pub enum Act {
 }
 
 impl Act {
+    /// Whether it may have to wait for the disk. What the gate writes itself has nothing of a peer
+    /// that a record must precede.
+    fn waits(&self) -> bool {
+        match self {
+            Self::Forward(permitted) => !matches!(permitted.payload, Payload::Refusal(_)),
+            Self::Deliver(released) => !released.own,
+            Self::Hold(_) | Self::Drop => false,
+        }
+    }
+
     /// Names `kept` in place of `call` in a refusal of the gate's own.
     fn rename(&mut self, call: &str, kept: &str) {
         let body = match self {
@@ -464,12 +478,33 @@ impl Act {
 
 /// Keeps audit records; the journal implements it.
 pub trait AuditSink: Send + Sync {
-    /// Keeps `record`. Returns only once it is kept with the durability that the sink promises.
+    /// Keeps `record`: it is written once this returns, but not necessarily on the disk.
     ///
     /// # Errors
     ///
     /// [`Unkept`]: the record is not kept, so the act must not happen.
     fn keep(&self, record: &AuditRecord) -> Result<(), Unkept>;
+
+    /// Keeps `record` for an act that must not happen before [`AuditSink::durable`] says so of the
+    /// returned position; `None` if the act need not wait. A sink that keeps in memory has nothing to
+    /// wait for.
+    ///
+    /// # Errors
+    ///
+    /// As [`AuditSink::keep`].
+    fn keep_before_act(&self, record: &AuditRecord) -> Result<Option<Position>, Unkept> {
+        self.keep(record).map(|()| None)
+    }
+
+    /// Waits until the records up to `position` are on the disk. Dropping the future waits for
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Unkept`]: they are not, or not in time, so the act must not happen.
+    fn durable(&self, _position: Position) -> Flushed<'_> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Counts `record`, a refusal, to one of the same kind that was kept, and returns the call of
     /// that one; `None` if the record must be kept. A sink that does not count keeps all.
@@ -477,6 +512,13 @@ pub trait AuditSink: Send + Sync {
         None
     }
 }
+
+/// Where a record stands among those of a sink; a later record has a larger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub u64);
+
+/// What [`AuditSink::durable`] waits for.
+pub type Flushed<'a> = Pin<Box<dyn Future<Output = Result<(), Unkept>> + Send + 'a>>;
 
 /// The sink could not keep a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -523,6 +565,8 @@ pub struct Step {
     /// The call that does not happen if no record can be kept, where it is not the first record's.
     exchange: Option<CallId>,
     updates: Vec<PendingUpdate>,
+    /// Whether the act may wait for the disk.
+    waits: bool,
 }
 
 impl Step {
@@ -534,6 +578,7 @@ impl Step {
             if_unrecorded: None,
             exchange: None,
             updates: Vec::new(),
+            waits: true,
         }
     }
 
@@ -556,6 +601,12 @@ impl Step {
             None => note.into(),
         });
         self
+    }
+
+    /// Lets the act happen once its records are written, whatever the sink would have it wait for:
+    /// for what only takes a call back, and cannot wait.
+    pub(crate) fn at_once(self) -> Self {
+        Self { waits: false, ..self }
     }
 
     /// Whether the act sends something to the server.
@@ -596,18 +647,34 @@ impl Step {
         &self.record
     }
 
-    /// Hands the records to `sink`, in order, and returns the act if all were kept. If one is not
-    /// kept, each intent that was kept gets the outcome [`Outcome::NotSent`], and the outcomes among
-    /// the other records are kept nevertheless, because those calls have ended.
+    /// Hands the records to `sink`, as [`Step::begin`] does, and returns the act. An act that would
+    /// have to wait for the disk does not happen.
+    ///
+    /// # Errors
+    ///
+    /// [`Unrecorded`]: a record could not be kept, or its act would have to wait.
+    pub fn record(self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
+        match self.begin(sink)? {
+            Begun::Act(act) => Ok(act),
+            Begun::Waits(waits) => Err(waits.refused(Unkept { cause: CANNOT_WAIT.into() }, sink)),
+        }
+    }
+
+    /// Hands the records to `sink`, in order, and returns the act if all were kept, or what it must
+    /// wait for. If one is not kept, each intent that was kept gets the outcome
+    /// [`Outcome::NotSent`], and the outcomes among the other records are kept nevertheless, because
+    /// those calls have ended.
+    ///
+    /// A refusal that the sink only counts is told to the peer under the call that was kept.
     ///
     /// # Errors
     ///
     /// [`Unrecorded`]: a record could not be kept, and the act does not happen.
-    ///
-    /// A refusal that the sink only counts is told to the peer under the call that was kept.
-    pub fn record(mut self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
+    pub fn begin(mut self, sink: &dyn AuditSink) -> Result<Begun, Unrecorded> {
         let records = || std::iter::once(&self.record).chain(&self.also);
+        let waits = self.waits && self.act.waits();
         let mut failed = None;
+        let mut position = None;
         let mut counted = Vec::new();
         for (index, record) in records().enumerate() {
             if failed.is_some() && record.event != Event::Outcome {
@@ -619,31 +686,132 @@ impl Step {
                 counted.extend(record.call.clone().map(|call| (call, kept)));
                 continue;
             }
-            if let Err(cause) = keep(sink, record) {
-                failed = failed.or(Some((index, cause)));
+            match keep(sink, record, waits) {
+                Ok(kept) => position = position.max(kept),
+                Err(cause) => failed = failed.or(Some((index, cause))),
             }
         }
-        let Some((kept, (cause, panicked))) = failed else {
-            for (call, kept) in counted {
-                self.act.rename(&call, &kept);
-            }
-            self.updates.into_iter().for_each(PendingUpdate::apply);
-            return Ok(self.act);
-        };
-        for intent in records().take(kept).filter(|record| record.event == Event::Intent) {
-            // The sink counts what it cannot keep, so there is nothing else to do about a failure.
-            drop(keep(sink, &not_sent(intent)));
+        if let Some((kept, (cause, panicked))) = failed {
+            let call = self.exchange.or(self.record.call.clone());
+            let kept: Vec<_> = std::iter::once(self.record).chain(self.also).take(kept).collect();
+            return Err(unrecorded((cause, panicked), &kept, (call, self.if_unrecorded), sink));
         }
-        let call = self.exchange.or(self.record.call);
-        let named = call.as_deref().unwrap_or_default();
-        let refusal = self.if_unrecorded.map(|it| (it.write)(it.id.as_ref(), named, it.era));
-        Err(Unrecorded { cause, call, refusal, panicked })
+        for (call, kept) in counted {
+            self.act.rename(&call, &kept);
+        }
+        self.updates.into_iter().for_each(PendingUpdate::apply);
+        let Some(position) = position else { return Ok(Begun::Act(self.act)) };
+        let call = self.exchange.or(self.record.call.clone());
+        let intents = std::iter::once(self.record).chain(self.also);
+        let intents = intents.filter(|record| record.event == Event::Intent).collect();
+        let (act, if_unrecorded) = (self.act, self.if_unrecorded);
+        Ok(Begun::Waits(Box::new(Waits { act, position, intents, call, if_unrecorded })))
     }
 }
 
-/// Hands one record to `sink`; a panic of the sink is an error, too, and the second value says so.
-fn keep(sink: &dyn AuditSink, record: &AuditRecord) -> Result<(), (Unkept, bool)> {
-    match catch_unwind(AssertUnwindSafe(|| sink.keep(record))) {
+/// Why an act does not happen whose caller cannot wait for the disk.
+const CANNOT_WAIT: &str = "the act must wait for the disk, and its caller cannot wait";
+
+/// A step whose records are written.
+#[must_use]
+#[derive(Debug)]
+pub enum Begun {
+    /// The act, which waits for nothing.
+    Act(Act),
+    /// What the act waits for.
+    Waits(Box<Waits>),
+}
+
+/// An act whose records are written, and not known to be on the disk. The act cannot be had before
+/// they are.
+#[must_use]
+#[derive(Debug)]
+pub struct Waits {
+    act: Act,
+    position: Position,
+    /// The intents among its records.
+    intents: Vec<AuditRecord>,
+    call: Option<CallId>,
+    if_unrecorded: Option<IfUnrecorded>,
+}
+
+impl Waits {
+    /// Where the last of its records stands.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Waits until the records are on the disk, and returns the act. Dropping the future leaves
+    /// `waits` as it was; it must then be [refused](Waits::refused).
+    ///
+    /// # Errors
+    ///
+    /// As [`AuditSink::durable`]; then it must be refused, too.
+    pub fn act<'a>(waits: &'a mut Option<Box<Self>>, sink: &'a dyn AuditSink) -> UntilDurable<'a> {
+        let flushed = match waits {
+            Some(waits) => sink.durable(waits.position),
+            None => Box::pin(std::future::ready(Ok(()))),
+        };
+        UntilDurable { flushed, waits }
+    }
+
+    /// The act does not happen, because of `cause`. Each intent gets the outcome
+    /// [`Outcome::NotSent`]; without any, the act would have delivered something, and no call is
+    /// named: what the records say has happened.
+    pub fn refused(self, cause: Unkept, sink: &dyn AuditSink) -> Unrecorded {
+        let about = (self.call, self.if_unrecorded);
+        let refused = unrecorded((cause, false), &self.intents, about, sink);
+        Unrecorded { call: refused.call.filter(|_| !self.intents.is_empty()), ..refused }
+    }
+}
+
+/// The future of [`Waits::act`].
+pub struct UntilDurable<'a> {
+    flushed: Flushed<'a>,
+    waits: &'a mut Option<Box<Waits>>,
+}
+
+impl Future for UntilDurable<'_> {
+    type Output = Result<Act, Unkept>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        std::task::ready!(self.flushed.as_mut().poll(cx))?;
+        Poll::Ready(Ok(self.waits.take().map_or(Act::Drop, |waits| waits.act)))
+    }
+}
+
+impl std::fmt::Debug for UntilDurable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UntilDurable").field("waits", &self.waits).finish_non_exhaustive()
+    }
+}
+
+/// The error of a step that does not happen, of which `kept` are the records that were kept.
+fn unrecorded(
+    (cause, panicked): (Unkept, bool),
+    kept: &[AuditRecord],
+    (call, refusal): (Option<CallId>, Option<IfUnrecorded>),
+    sink: &dyn AuditSink,
+) -> Unrecorded {
+    for intent in kept.iter().filter(|record| record.event == Event::Intent) {
+        // The sink counts what it cannot keep, so there is nothing else to do about a failure.
+        drop(keep(sink, &not_sent(intent), false));
+    }
+    let named = call.as_deref().unwrap_or_default();
+    let refusal = refusal.map(|it| (it.write)(it.id.as_ref(), named, it.era));
+    Unrecorded { cause, call, refusal, panicked }
+}
+
+/// Hands one record to `sink`, and returns what its act `waits` for; a panic of the sink is an
+/// error, too, and the second value says so.
+fn keep(
+    sink: &dyn AuditSink,
+    record: &AuditRecord,
+    waits: bool,
+) -> Result<Option<Position>, (Unkept, bool)> {
+    let keep =
+        || if waits { sink.keep_before_act(record) } else { sink.keep(record).map(|()| None) };
+    match catch_unwind(AssertUnwindSafe(keep)) {
         Ok(kept) => kept.map_err(|cause| (cause, false)),
         Err(_) => Err((Unkept { cause: "the sink panicked".to_owned() }, true)),
     }

@@ -103,7 +103,7 @@ impl Session {
         write_id(&mut raw, id);
         raw.extend_from_slice(b"}}");
         let arrival = Arrival { raw: raw.into(), ..Arrival::default() };
-        Some(self.client_arrival(gate, &arrival, Attempt::ForGone, now))
+        Some(self.client_arrival(gate, &arrival, Attempt::ForGone, now).at_once())
     }
 
     fn client_arrival(

@@ -1,0 +1,244 @@
+//! An act happens only once its records are on the disk, where the configuration says so.
+
+use std::sync::{Arc, Mutex};
+
+use bartizan_audit::durability::{Durabilities, Durability};
+use bartizan_audit::verify::{Extent, verify};
+use bartizan_edge::Shared;
+use bartizan_edge::child::{ChildLimits, ChildSpec};
+use bartizan_edge::client::{Serving, StdioLimits, StdioUpstream, serve_pipes};
+use bartizan_edge::http::HttpConfig;
+use bartizan_edge::upstream::HttpUpstream;
+use bartizan_gate::evidence::record::{AuditRecord, Event, OperationFacts, Outcome};
+use bartizan_gate::evidence::step::AuditSink as _;
+use bartizan_gate::question::access::{Principal, Server};
+use bartizan_gate::session::{Protected, RefusalForm};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
+use super::disk::{Does, Kept, settled_once};
+use crate::http_edge::legacy_sse::Agent;
+use crate::http_edge::rig::{
+    Behind, Play, Rig, call, json, modern_call, result, shared, soon, upstream_config,
+};
+use crate::journal;
+
+/// A firewall over HTTP that records in `kept`.
+pub(super) fn rig(kept: &Arc<Kept>, behind: &Behind) -> Rig {
+    let (shared, sink) = shared();
+    let shared = Shared { sink: Arc::<Kept>::clone(kept), ..shared };
+    let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
+    Rig::sharing((shared, sink), HttpConfig::default(), |_| upstream.into(), |route| vec![route])
+}
+
+/// A server that answers, and notes how many intents and outcomes are on the disk then.
+async fn noting(kept: &Arc<Kept>) -> (Behind, Arc<Mutex<Vec<usize>>>) {
+    let noted: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let (disk, notes) = (Arc::clone(&kept.disk), Arc::clone(&noted));
+    let behind = Behind::start(move |_, _| {
+        notes.lock().unwrap().push(disk.on_disk("intent"));
+        json(&result(1))
+    })
+    .await;
+    (behind, noted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_a_call_and_its_answer_follow_their_records_to_the_disk() {
+    let kept = Kept::durable();
+    let (behind, noted) = noting(&kept).await;
+    let rig = rig(&kept, &behind);
+    for number in 1..=3 {
+        assert_eq!(rig.ask(&modern_call(1, "change")).await.text(), result(1));
+        assert_eq!(kept.disk.on_disk("outcome"), number, "before the answer");
+    }
+    assert_eq!(*noted.lock().unwrap(), [1, 2, 3], "before the call");
+    assert!(rig.ask(&modern_call(1, "denied")).await.text().contains(r#""error""#));
+    assert_eq!(kept.disk.on_disk("denial"), 0, "a refusal waits for nothing");
+    verify(&kept.path(), Extent::Whole).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_and_sse_too() {
+    let kept = Kept::durable();
+    let (behind, noted) = noting(&kept).await;
+    let rig = rig(&kept, &behind);
+    let mut agent = Agent::open(&rig).await;
+    let opened = kept.disk.on_disk("intent");
+    agent.say(&rig, &call(1, "change")).await;
+    assert_eq!(agent.hear().await, result(1));
+    assert_eq!(*noted.lock().unwrap(), [opened + 1]);
+    assert!(kept.disk.on_disk("outcome") > 0, "before the answer");
+}
+
+/// A client on pipes, before a child that runs `script`.
+struct Piped {
+    to: tokio::io::WriteHalf<tokio::io::DuplexStream>,
+    from: BufReader<tokio::io::ReadHalf<tokio::io::DuplexStream>>,
+}
+
+impl Piped {
+    fn start(kept: &Arc<Kept>, script: &str) -> Self {
+        let (shared, _) = shared();
+        let shared = Shared { sink: Arc::<Kept>::clone(kept), ..shared };
+        let (client, edge) = tokio::io::duplex(64 << 10);
+        let (input, output) = tokio::io::split(edge);
+        let spec = ChildSpec::new("sh", vec!["-c".into(), script.into()]);
+        let facts = Server { name: "flags".into(), ..Server::default() };
+        let tasks = shared.tasks.clone();
+        let serving = Serving {
+            shared,
+            server: Arc::new(Protected::new(facts, RefusalForm::Error)),
+            principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
+            upstream: StdioUpstream::Child { spec, limits: Box::new(ChildLimits::default()) },
+            limits: StdioLimits::default(),
+        };
+        drop(tasks.spawn(serve_pipes(serving, input, output)));
+        let (from, to) = tokio::io::split(client);
+        Self { to, from: BufReader::new(from) }
+    }
+
+    async fn ask(&mut self, line: &str) -> String {
+        self.to.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon("an answer", self.from.read_line(&mut answer)).await.unwrap();
+        answer
+    }
+}
+
+/// Answers each request.
+const ANSWERS: &str = r#"
+while read -r line; do
+    id=${line#*'"id":'}
+    printf '{"jsonrpc":"2.0","id":%s,"result":{}}\n' "${id%%,*}"
+done
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_pipes_too() {
+    let kept = Kept::durable();
+    let mut pipes = Piped::start(&kept, ANSWERS);
+    for number in 1..=3 {
+        let answer = pipes.ask(&call(u32::try_from(number).unwrap(), "change")).await;
+        assert!(answer.contains(r#""result""#), "{answer}");
+        let on_disk = (kept.disk.on_disk("intent"), kept.disk.on_disk("outcome"));
+        assert_eq!(on_disk, (number, number));
+    }
+    kept.disk.flush(Does::Hangs);
+    let refused = pipes.ask(&call(4, "change")).await;
+    assert!(refused.contains("-31003"), "{refused}");
+    kept.disk.flush(Does::Works);
+    kept.mended().await;
+    assert!(pipes.ask(&call(5, "change")).await.contains(r#""result""#));
+    assert!(settled_once(&kept.records()));
+    let sent = kept.seen.outcomes().iter().filter(|it| **it != Outcome::NotSent).count();
+    assert_eq!(sent, 4, "the child got nothing of the one that was refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_written_waits_for_no_disk() {
+    let kept = Kept::with(Durabilities::all(Durability::Written));
+    kept.disk.flush(Does::Hangs);
+    let (behind, _) = noting(&kept).await;
+    let rig = rig(&kept, &behind);
+    assert_eq!(rig.ask(&modern_call(1, "change")).await.text(), result(1));
+    assert_eq!(kept.disk.flushes(), 0);
+}
+
+fn intent(call: &str, effect: Option<&'static str>) -> AuditRecord {
+    let operation = effect.map(|effect| {
+        Arc::new(OperationFacts {
+            name: None,
+            effect,
+            environments: [""; 0].into_iter().collect(),
+            environment_source: "none",
+            tags: [""; 0].into_iter().collect(),
+            pack: None,
+        })
+    });
+    AuditRecord { operation, ..journal::intent(call) }
+}
+
+#[tokio::test]
+async fn the_effect_of_the_operation_decides_and_an_unknown_one_is_a_write() {
+    let reads =
+        Durabilities { read: Durability::Written, ..Durabilities::all(Durability::Durable) };
+    let exec = Durabilities { exec: Durability::Durable, ..Durabilities::all(Durability::Written) };
+    let unknown = |write| [None, Some("unknown"), Some("write")].map(|effect| (effect, write));
+    for (durability, expected) in [
+        (reads, [(Some("read"), false), (Some("destructive"), true), (Some("exec"), true)]),
+        (exec, [(Some("read"), false), (Some("destructive"), false), (Some("exec"), true)]),
+    ] {
+        let kept = Kept::with(durability);
+        let writes = durability.write == Durability::Durable;
+        for (number, (effect, waits)) in expected.into_iter().chain(unknown(writes)).enumerate() {
+            let call = format!("call-{number}");
+            let position = kept.keep_before_act(&intent(&call, effect)).unwrap();
+            assert_eq!(position.is_some(), waits, "{effect:?}");
+            // The outcome is of the same call, whatever it says itself.
+            let ended = kept.keep_before_act(&journal::outcome(&call)).unwrap();
+            assert_eq!(ended.is_some(), waits, "{effect:?}");
+            if let (Some(position), Some(ended)) = (position, ended) {
+                kept.durable(position).await.unwrap();
+                kept.durable(ended).await.unwrap();
+            }
+        }
+        assert_eq!(kept.keep_before_act(&journal::denial("no")).unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_flush_serves_all_who_wait_for_it() {
+    let kept = Kept::durable();
+    kept.disk.flush(Does::Hangs);
+    let first = kept.keep_before_act(&intent("first", None)).unwrap().unwrap();
+    let first = kept.durable(first);
+    kept.disk.until_hanging();
+    let later: Vec<_> = (0..50)
+        .map(|number| kept.keep_before_act(&intent(&format!("call-{number}"), None)).unwrap())
+        .map(|position| kept.durable(position.unwrap()))
+        .collect();
+    kept.disk.flush(Does::Works);
+    first.await.unwrap();
+    for waits in later {
+        waits.await.unwrap();
+    }
+    assert_eq!(kept.disk.flushes(), 2, "the one that went on, and one for all others");
+    assert_eq!(kept.disk.on_disk("intent"), 51);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_while_its_call_waits_has_it_settled_once() {
+    let kept = Kept::durable();
+    let (behind, _) = noting(&kept).await;
+    let rig = rig(&kept, &behind);
+    kept.disk.flush(Does::Hangs);
+    let mut client = rig.client().await;
+    client.send(&modern_call(1, "change")).await;
+    kept.seen.intents(1).await;
+    drop(client);
+    kept.outcome(Outcome::NotSent).await;
+    kept.disk.flush(Does::Works);
+    kept.mended().await;
+    assert_eq!(rig.ask(&modern_call(1, "change")).await.text(), result(1));
+    rig.drained().await;
+    assert_eq!(behind.received().len(), 1, "the server got the second call alone");
+    assert!(settled_once(&kept.records()));
+    assert_eq!(kept.seen.events().iter().filter(|it| **it == Event::Intent).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_waits_for_the_disk() {
+    let kept = Kept::durable();
+    let behind = Behind::start(|_, _| {
+        vec![vec![Play::Sleep(std::time::Duration::from_millis(20))], json(&result(1))].concat()
+    })
+    .await;
+    let rig = rig(&kept, &behind);
+    let mut client = rig.client().await;
+    client.send(&modern_call(1, "change")).await;
+    behind.nth(1).await;
+    rig.closing.cancel();
+    assert_eq!(client.reply().await.text(), result(1));
+    rig.drained().await;
+    assert_eq!(kept.disk.on_disk("outcome"), 1);
+}

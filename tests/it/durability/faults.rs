@@ -1,0 +1,83 @@
+//! A disk that hangs or fails: what waits for it is refused, the rest goes on, and so does all once
+//! it works again.
+
+use bartizan_audit::segment;
+use bartizan_audit::verify::{Extent, verify};
+use bartizan_gate::evidence::record::Outcome;
+
+use super::acts::rig;
+use super::disk::{Does, Kept, settled_once};
+use crate::http_edge::rig::{Behind, json, modern_call, result};
+
+async fn server() -> Behind {
+    Behind::start(|_, _| json(&result(1))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_fails_refuses_the_act_and_is_never_tried_again() {
+    let kept = Kept::durable();
+    let behind = server().await;
+    let rig = rig(&kept, &behind);
+    assert_eq!(rig.ask(&modern_call(1, "change")).await.text(), result(1));
+    kept.disk.flush(Does::Fails(rustix::io::Errno::IO));
+    let reply = rig.ask(&modern_call(1, "change")).await;
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    assert!(reply.text().contains("-31003"), "{}", reply.text());
+    assert_eq!(behind.received().len(), 1);
+    // Until a flush of another file has succeeded, nothing that needs one is tried.
+    assert_eq!(rig.ask(&modern_call(1, "change")).await.status, 503);
+    assert!(kept.journal.mend(crate::journal::now(3)).is_err());
+
+    kept.disk.flush(Does::Works);
+    kept.mended().await;
+    assert_eq!(rig.ask(&modern_call(1, "change")).await.text(), result(1));
+    let records = kept.records();
+    assert!(settled_once(&records));
+    let rotations: Vec<_> = records.iter().filter(|it| it.event == "rotation").collect();
+    assert!(!rotations.is_empty());
+    for rotation in &rotations {
+        let note = rotation.note.as_deref().unwrap();
+        assert!(note.contains("could not be flushed to the disk"), "{note}");
+    }
+    assert_eq!(segment::list(&kept.path()).unwrap().len(), rotations.len() + 1);
+    verify(&kept.path(), Extent::Whole).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_hangs_refuses_within_bounds_and_then_at_once() {
+    let kept = Kept::durable();
+    let behind = server().await;
+    let rig = rig(&kept, &behind);
+    kept.disk.flush(Does::Hangs);
+    for _ in 0..3 {
+        let reply = rig.ask(&modern_call(1, "change")).await;
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        assert!(reply.text().contains("-31003"), "{}", reply.text());
+    }
+    assert_eq!(behind.received().len(), 0);
+    let why = kept.journal.mend(crate::journal::now(3)).unwrap_err().cause;
+    assert!(why.contains("takes too long"), "{why}");
+    kept.disk.flush(Does::Works);
+    kept.mended().await;
+    assert_eq!(rig.ask(&modern_call(1, "change")).await.text(), result(1));
+    assert_eq!(behind.received().len(), 1);
+    assert!(settled_once(&kept.records()));
+    verify(&kept.path(), Extent::Whole).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_outcome_does_not_get_to_the_disk_is_not_released() {
+    let kept = Kept::durable();
+    let disk = std::sync::Arc::clone(&kept.disk);
+    let behind = Behind::start(move |_, _| {
+        disk.flush(Does::Fails(rustix::io::Errno::IO));
+        json(r#"{"jsonrpc":"2.0","id":1,"result":{"secret":"of the server"}}"#)
+    })
+    .await;
+    let rig = rig(&kept, &behind);
+    let reply = rig.ask(&modern_call(1, "change")).await;
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    assert!(!reply.text().contains("secret"), "{}", reply.text());
+    assert_eq!(kept.seen.outcomes(), [Outcome::Ok], "what happened stays recorded as it was");
+    assert!(settled_once(&kept.records()));
+}
