@@ -111,7 +111,8 @@
 //! 4. [`run`]: builds everything once, starts it, stops it in order.
 //! 5. [`demo`]: starts the firewall for the demo.
 //! 6. [`lock`]: tool definitions as they were reviewed, and how they are asked for.
-//! 7. [`cli`]: arguments in, exit code out.
+//! 7. [`assess`]: what a server shows of itself, for its threat model.
+//! 8. [`cli`]: arguments in, exit code out.
 //!
 //! `docs/decisions/` records decisions that could have gone otherwise, each with its price.
 
@@ -122,4 +123,5 @@ pub mod policy;
 pub mod run;
 pub mod demo;
 pub mod lock;
+pub mod assess;
 pub mod cli;

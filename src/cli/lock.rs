@@ -181,8 +181,8 @@ fn as_text(changes: &[ToolChange]) -> String {
     out
 }
 
-/// Writes a new file and renames it over the old one, so that nobody reads half a lock.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
+/// Writes a new file and renames it over the old one, so that nobody reads half of it.
+pub(super) fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let fresh = path.with_file_name(name);

@@ -23,6 +23,7 @@ mod check;
 mod config;
 mod confine;
 mod lock;
+mod assess;
 pub mod demo;
 mod policy;
 mod approvals;
@@ -59,6 +60,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::ConfigCommand),
     Lock(lock::LockArgs),
+    Assess(Box<assess::AssessArgs>),
     Demo(demo::DemoArgs),
     /// Try, explain, test and prove policies
     #[command(subcommand)]
@@ -105,6 +107,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => asynchronous(run::run(args)).flatten(),
         Command::Wrap(args) => asynchronous(wrap::run(args)).flatten(),
         Command::Lock(args) => asynchronous(lock::run(args)).flatten(),
+        Command::Assess(args) => asynchronous(assess::run(*args)).flatten(),
         Command::Check(args) => asynchronous(check::run(args)).flatten(),
         Command::Config(command) => config::run(&command),
         Command::Demo(args) => asynchronous(demo::run(args)),

@@ -68,12 +68,12 @@ pub(super) struct WrapArgs {
 
 /// Parses `name: value`. A text without `:` may be a credential, so it becomes the value, which no
 /// message repeats; the empty name is then rejected.
-fn header(text: &str) -> (String, String) {
+pub(super) fn header(text: &str) -> (String, String) {
     let (name, value) = text.split_once(':').unwrap_or(("", text));
     (name.to_owned(), value.trim().to_owned())
 }
 
-fn transport(text: &str) -> Result<HttpTransport, String> {
+pub(super) fn transport(text: &str) -> Result<HttpTransport, String> {
     let known = HttpTransport::NAMES.iter().find(|(name, _)| *name == text);
     known.map(|(_, transport)| *transport).ok_or_else(|| {
         let names: Vec<&str> = HttpTransport::NAMES.iter().map(|(name, _)| *name).collect();
@@ -81,7 +81,7 @@ fn transport(text: &str) -> Result<HttpTransport, String> {
     })
 }
 
-fn confine(text: &str) -> Result<Confine, String> {
+pub(super) fn confine(text: &str) -> Result<Confine, String> {
     let known = Confine::NAMES.iter().find(|(name, _)| *name == text);
     known.map(|(_, confine)| *confine).ok_or_else(|| "must be on, required or off".to_owned())
 }

@@ -121,6 +121,13 @@ pub enum Inherit {
     Only(Vec<String>),
 }
 
+impl Default for Inherit {
+    /// What programs need to start at all, and no credential.
+    fn default() -> Self {
+        Self::Only(INHERITED.map(str::to_owned).into())
+    }
+}
+
 impl Inherit {
     /// The names of the variables to hand on, given the names of all that there are.
     pub fn names(&self, own: impl IntoIterator<Item = String>) -> Vec<String> {

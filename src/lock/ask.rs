@@ -1,4 +1,4 @@
-//! Lists the tools of a configuration's servers.
+//! Lists the tools of a configuration's servers, and for an assessment whatever one server offers.
 //!
 //! Starts a firewall on loopback that observes and refuses nothing, with the configuration's
 //! servers behind it; rmcp lists their tools through it, page by page. So each server is reached
@@ -15,7 +15,7 @@ use std::time::Duration;
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 
-use super::client::list_all;
+use super::client::{self, Surveyed, list_all};
 use super::{LockFile, LockedTool};
 use crate::config::{Config, Front, PolicyConfig, ServerConfig};
 use crate::run::{self, RunOptions, Running, StartError};
@@ -82,49 +82,112 @@ impl Drop for Scratch {
     }
 }
 
+/// A temporary firewall that observes, with the servers of a configuration behind it.
+struct Observing {
+    running: Running,
+    _scratch: Scratch,
+}
+
+impl Observing {
+    /// Starts it on loopback; the server with index 0 is at the path `/0`.
+    async fn start(config: &Config, options: RunOptions) -> Result<Self, AskError> {
+        let scratch = Scratch::new()?;
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut asking = Config {
+            front: Front::Http { listen: any, admin: any },
+            state: scratch.path().to_owned(),
+            lock: None,
+            mode: Mode::Observe,
+            policy: PolicyConfig::default(),
+            otlp: None,
+            // It lies where programs have their temporary files.
+            sha256: None,
+            hides_state: false,
+            ..config.clone()
+        };
+        let kept = [Some(&config.state), config.lock.as_ref()];
+        asking.own_files.extend(kept.into_iter().flatten().cloned());
+        asking.own_files.extend(config.policy.paths.iter().cloned());
+        for (index, server) in asking.servers.iter_mut().enumerate() {
+            server.path = format!("/{index}");
+            server.hosts = Vec::new();
+            server.origins = Vec::new();
+            server.oauth = None;
+        }
+        let running = run::start(asking, options).await.map_err(AskError::Start)?;
+        Ok(Self { running, _scratch: scratch })
+    }
+
+    /// A client's connection to the server with this index.
+    fn connect(&self, index: usize) -> Result<StreamableHttpClientTransport<HttpClient>, String> {
+        let address = self.running.address().ok_or_else(|| "is not served".to_owned())?;
+        Ok(StreamableHttpClientTransport::with_client(
+            HttpClient::new(),
+            StreamableHttpClientTransportConfig::with_uri(Arc::<str>::from(format!(
+                "http://{address}/{index}"
+            ))),
+        ))
+    }
+}
+
 /// Lists the tools of every server of `config`.
 ///
 /// # Errors
 ///
 /// The firewall does not start, or a server does not list its tools.
 pub async fn ask(config: &Config, options: RunOptions) -> Result<LockFile, AskError> {
-    let scratch = Scratch::new()?;
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let mut asking = Config {
-        front: Front::Http { listen: any, admin: any },
-        state: scratch.path().to_owned(),
-        lock: None,
-        mode: Mode::Observe,
-        policy: PolicyConfig::default(),
-        otlp: None,
-        // It lies where programs have their temporary files.
-        sha256: None,
-        hides_state: false,
-        ..config.clone()
-    };
-    let kept = [Some(&config.state), config.lock.as_ref()];
-    asking.own_files.extend(kept.into_iter().flatten().cloned());
-    asking.own_files.extend(config.policy.paths.iter().cloned());
-    for (index, server) in asking.servers.iter_mut().enumerate() {
-        server.path = format!("/{index}");
-        server.hosts = Vec::new();
-        server.origins = Vec::new();
-        server.oauth = None;
-    }
-    let running = run::start(asking, options).await.map_err(AskError::Start)?;
-    let asked = ask_all(&running, &config.servers).await;
-    running.stop().await;
+    let observing = Observing::start(config, options).await?;
+    let asked = ask_all(&observing, &config.servers).await;
+    observing.running.stop().await;
     asked
 }
 
-async fn ask_all(running: &Running, servers: &[ServerConfig]) -> Result<LockFile, AskError> {
+/// What a server offers: the survey, and its tools by name with their definitions as the gate read
+/// them.
+pub(crate) struct Survey {
+    /// What the client saw.
+    pub(crate) surveyed: Surveyed,
+    /// Name and definition of each tool.
+    pub(crate) tools: Vec<(String, String)>,
+}
+
+/// Lists everything that the first server of `config` offers, within `time`.
+///
+/// # Errors
+///
+/// The firewall does not start, or no session with the server can be opened.
+pub(crate) async fn survey(
+    config: &Config,
+    options: RunOptions,
+    time: Duration,
+) -> Result<Survey, AskError> {
+    let observing = Observing::start(config, options).await?;
+    for protected in observing.running.protected() {
+        protected.keep_texts();
+    }
+    let surveyed = match observing.connect(0) {
+        Ok(transport) => client::survey(transport, time).await,
+        Err(what) => Err(what),
+    };
+    let tools = observing.running.protected().first().map(|it| it.tools()).unwrap_or_default();
+    observing.running.stop().await;
+    let name = config.servers.first().map(|server| server.name.clone()).unwrap_or_default();
+    let surveyed = surveyed.map_err(|what| AskError::Server { name, what })?;
+    let tools = tools.into_iter().map(|(name, definition)| {
+        (name.into(), definition.text.as_deref().unwrap_or_default().to_owned())
+    });
+    Ok(Survey { surveyed, tools: tools.collect() })
+}
+
+async fn ask_all(observing: &Observing, servers: &[ServerConfig]) -> Result<LockFile, AskError> {
     let mut file = LockFile::default();
-    for (index, (server, protected)) in servers.iter().zip(running.protected()).enumerate() {
+    for (index, (server, protected)) in
+        servers.iter().zip(observing.running.protected()).enumerate()
+    {
         let failed = |what: String| AskError::Server { name: server.name.clone(), what };
         protected.keep_texts();
-        let address = running.address().ok_or_else(|| failed("is not served".to_owned()))?;
-        let url = format!("http://{address}/{index}");
-        match tokio::time::timeout(SERVER_MAX, list(&url)).await {
+        let transport = observing.connect(index).map_err(failed)?;
+        match tokio::time::timeout(SERVER_MAX, list_all(transport)).await {
             Ok(listed) => listed.map_err(failed)?,
             Err(_) => return Err(failed("did not list its tools in time".to_owned())),
         }
@@ -132,15 +195,6 @@ async fn ask_all(running: &Running, servers: &[ServerConfig]) -> Result<LockFile
         file.servers.insert(server.name.clone(), tools);
     }
     Ok(file)
-}
-
-/// Lists all tools through the firewall at `url`, so that the firewall parses them.
-async fn list(url: &str) -> Result<(), String> {
-    let transport = StreamableHttpClientTransport::with_client(
-        HttpClient::new(),
-        StreamableHttpClientTransportConfig::with_uri(Arc::<str>::from(url)),
-    );
-    list_all(transport).await
 }
 
 /// The tools that the firewall parsed.

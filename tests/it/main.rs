@@ -3,6 +3,7 @@
 mod absent_operands;
 mod absent_parts;
 mod answering;
+mod assess;
 mod audit_cli;
 mod batches;
 mod bundles;

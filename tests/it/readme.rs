@@ -50,6 +50,7 @@ const PLAYED: &[&str] = &[
     "docs/audit.md",
     "docs/oauth.md",
     "docs/approvals.md",
+    "docs/assess.md",
 ];
 
 /// The text of a file of the repository.
@@ -90,6 +91,11 @@ fn the_oauth_page_holds() {
 #[test]
 fn the_approvals_page_holds() {
     play("docs/approvals.md");
+}
+
+#[test]
+fn the_assessment_page_holds() {
+    play("docs/assess.md");
 }
 
 /// Every page with examples is one of the above, and every link and path in every page leads

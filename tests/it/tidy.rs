@@ -27,6 +27,7 @@ const CRATES: &[&str] = &[
     "crates/outbound/src",
     "crates/approvals/src",
     "crates/replicas/src",
+    "crates/assess/src",
     "crates/audit/src",
     "crates/metrics/src",
     "crates/edge/src",

@@ -160,6 +160,11 @@ impl Stage {
                 self.write(file, &self.live(&fs::read_to_string(self.path(file)).unwrap()));
                 return self.bartizan(place, words);
             }
+            // The ports that the servers really have.
+            "assess" => {
+                let live: Vec<String> = words.iter().map(|word| self.live(word)).collect();
+                return self.bartizan(place, &live);
+            }
             _ if background => panic!("{place}: does not go on by itself"),
             _ => return self.bartizan(place, words),
         }
