@@ -203,7 +203,8 @@ pub(super) fn tool(
 ) -> Tool {
     let schema = json!({"type": "object", "properties": properties, "required": required});
     let schema = schema.as_object().cloned().unwrap_or_default();
-    let read_only = name.starts_with("list_") || name.starts_with("get_");
+    let verb = name.split('_').next().unwrap_or_default();
+    let read_only = ["list", "get"].iter().any(|reads| verb.eq_ignore_ascii_case(reads));
     Tool::new(name, text, schema).annotate(ToolAnnotations::new().read_only(read_only))
 }
 
