@@ -63,14 +63,14 @@ impl ServerHandler for Shifting {
 }
 
 /// A server of `tools`, until the test ends.
-struct Served {
+pub(crate) struct Served {
     tools: Arc<Mutex<Vec<Value>>>,
-    url: String,
+    pub(crate) url: String,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Served {
-    fn start(tools: Vec<Value>) -> Self {
+    pub(crate) fn start(tools: Vec<Value>) -> Self {
         let tools = Arc::new(Mutex::new(tools));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -97,12 +97,12 @@ impl Served {
         Self { tools, url, _runtime: runtime }
     }
 
-    fn now_has(&self, tools: Vec<Value>) {
+    pub(crate) fn now_has(&self, tools: Vec<Value>) {
         *self.tools.lock().unwrap() = tools;
     }
 
     /// A firewall in front of it, with the baseline and `lock`.
-    fn guarded(&self, lock: Option<&Path>) -> Firewall {
+    pub(crate) fn guarded(&self, lock: Option<&Path>) -> Firewall {
         Firewall::with(Setup {
             way: Some(format!("url: {}", self.url)),
             top: lock.map(|path| format!("lock: {}\n", path.display())).unwrap_or_default(),
@@ -111,11 +111,11 @@ impl Served {
     }
 }
 
-fn tool(name: &str, description: &str) -> Value {
+pub(crate) fn tool(name: &str, description: &str) -> Value {
     json!({"name": name, "description": description, "inputSchema": {"type": "object"}})
 }
 
-fn lock(args: &[&str]) -> (i32, String, String) {
+pub(crate) fn lock(args: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bartizan"));
     let output = command.arg("lock").args(args).env_remove("BARTIZAN_CONFIG").output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -138,7 +138,7 @@ fn ask(firewall: &Firewall, method: &str, name: &str, mut params: Value) -> Valu
 }
 
 /// The names on the page that `cursor` leads to.
-fn page(firewall: &Firewall, cursor: Option<&str>) -> Vec<String> {
+pub(crate) fn page(firewall: &Firewall, cursor: Option<&str>) -> Vec<String> {
     let params = cursor.map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
     let answer = ask(firewall, "tools/list", "", params);
     let tools = answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("{answer}"));

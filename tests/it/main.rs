@@ -21,6 +21,7 @@ mod engines_on_packs;
 mod error_bodies;
 mod failures;
 mod fidelity;
+mod findings;
 mod firewall;
 mod floods;
 mod frames;

@@ -242,17 +242,18 @@ impl Report {
             known.threats.clone_from(&maestro.threats);
         }
         known.strength = record.strength.clone().unwrap_or_default();
-        let target = record.target.as_ref();
-        let what = match finding.as_str() {
-            "tool_definition_drift" => target.and_then(|it| it.drift.clone()),
-            "hidden_unicode_tool_description" | "unsafe_tool_schema" => {
-                target.filter(|it| !it.flags.is_empty()).map(|it| it.flags.join(", "))
-            }
-            _ => return,
-        };
-        let what = what.unwrap_or_else(|| finding.replace('_', " "));
+        let of_tool = matches!(
+            finding.as_str(),
+            "tool_definition_drift" | "hidden_unicode_tool_description" | "unsafe_tool_schema"
+        );
+        if !of_tool {
+            return;
+        }
+        // The note says it after a colon.
+        let note = record.note.as_deref().unwrap_or(finding);
+        let what = note.rsplit_once(": ").map_or(note, |(_, what)| what);
         let server = record.server.as_deref().unwrap_or(NONE);
-        self.drift.add([name(server), subject(record), name(&what)], times);
+        self.drift.add([name(server), subject(record), name(what)], times);
     }
 
     fn add_approval(&mut self, record: &JournalRecord) {

@@ -159,8 +159,8 @@ def day() -> str:
     for _ in range(3):
         made.call(1210 + chance.random(), HOSTILE, HOSTILE, HOSTILE, HOSTILE)
     drift = {"server": "flags", "method": "tools/list"}
-    made.add("notice", 640, "tool_definition_drift", **drift, target={"tool": "update_flag", "drift": "changed"})
-    made.add("notice", 641, "tool_definition_drift", **drift, target={"tool": "export_users", "drift": "added"})
+    made.add("notice", 640, "tool_definition_drift", **drift, target={"tool": "update_flag"}, note="stands to the lock as: changed")
+    made.add("notice", 641, "tool_definition_drift", **drift, target={"tool": "export_users"}, note="stands to the lock as: added")
     made.add("denial", 300, "malformed_frame", call="0" * 32, http={"method": "POST", "path": "/flags"}, error_type="-32700")
     made.add("webhook", 720, note="`pager` fails: 503; failures since the last record: 4")
     gap = {"refused": 12, "since": f"{DAY}T14:02:11Z", "cause": "no space left on device"}
