@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::form::{
-    Form, bytes, count, existing, flag, list, name, text, texts_by_name, time, url, word, word_or,
+    Form, bytes, count, existing, flag, list, name, text, texts_by_name, time, time_or_off, url, word,
+    word_or,
 };
 use super::problem::{Wrong, wrong};
 use super::remote::{RemoteConfig, RemoteKeys};
@@ -29,10 +30,26 @@ pub struct AuditConfig {
     pub inputs: Inputs,
     /// What acts wait for, by the effect of the operation (`durability`).
     pub durability: Durabilities,
+    /// Time after which a file to which nothing is written any more is compressed (`compress_after`);
+    /// absent if none is.
+    pub compress_after: Option<Duration>,
+    /// When old files are removed (`retention`).
+    pub retention: RetentionConfig,
     /// How the journal is signed (`checkpoints`).
     pub checkpoints: CheckpointsConfig,
     /// Where decisions are sent, if anywhere (`decision_logs`).
     pub decision_logs: Option<DecisionLogsConfig>,
+}
+
+/// When old files of the journal are removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// Size that all files together may have, bytes (`bytes`); absent: any.
+    pub bytes: Option<u64>,
+    /// Age of the newest record of a file from which on it is removed (`age`); absent: none.
+    pub age: Option<Duration>,
+    /// Whether records are removed, too, that an exporter has not sent (`unsent`).
+    pub removes_unsent: bool,
 }
 
 /// How the journal is signed.
@@ -98,6 +115,22 @@ impl AuditConfig {
                 )
                 .optional("by effect")
                 .unwrap_or(DURABILITY),
+            compress_after: s
+                .key(
+                    "compress_after",
+                    time_or_off(Duration::from_secs(1)..=Duration::from_hours(24 * 365)),
+                    "Time after which a file to which nothing is written any more is compressed with \
+                     gzip (`.ndjson.gz`); `off`: never.",
+                )
+                .or(Some(COMPRESS_AFTER)),
+            retention: s
+                .key(
+                    "retention",
+                    defaulted(RetentionConfig::read),
+                    "When old files are removed. See [audit.md](audit.md#old-files).",
+                )
+                .or_empty()
+                .unwrap_or_default(),
             checkpoints: s
                 .key(
                     "checkpoints",
@@ -161,6 +194,35 @@ fn durabilities(s: &mut Section<'_>) -> Durabilities {
             )
             .or(DURABILITY.destructive),
         exec: s.key("exec", durability(), "The same for those that run code.").or(DURABILITY.exec),
+const COMPRESS_AFTER: Duration = Duration::from_hours(1);
+
+impl RetentionConfig {
+    fn read(s: &mut Section<'_>) -> Self {
+        Self {
+            bytes: s
+                .key(
+                    "bytes",
+                    bytes(128 << 10..=1 << 50),
+                    "Size of all files together beyond which the oldest are removed; the two newest \
+                     stay. Choose it smaller than `audit.bytes`.",
+                )
+                .optional("none"),
+            age: s
+                .key(
+                    "age",
+                    time(Duration::from_mins(1)..=Duration::from_hours(24 * 3650)),
+                    "Age from which on a file is removed, by its newest record, like `90d`.",
+                )
+                .optional("none"),
+            removes_unsent: s
+                .key(
+                    "unsent",
+                    word([("keep", false), ("remove", true)]),
+                    "Whether a file whose records `otlp` or `decision_logs` has not sent yet stays: \
+                     `keep`, until `audit.bytes` is reached and calls are refused; or `remove`.",
+                )
+                .or(false),
+        }
     }
 }
 

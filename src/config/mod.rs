@@ -55,7 +55,7 @@ mod wrap;
 mod part;
 
 pub use approvals::{ApprovalsConfig, ApproverConfig};
-pub use audit::{AuditConfig, CheckpointsConfig, DecisionLogsConfig};
+pub use audit::{AuditConfig, CheckpointsConfig, DecisionLogsConfig, RetentionConfig};
 pub use bundle::{
     BundleConfig, BundleServiceConfig, BundleSource, KeyConfig, KeyMaterial, PollingConfig,
     SigningConfig,

@@ -30,6 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const COMPONENT: &str = "checkpoints";
 
 /// The signer, where the journal can be signed.
+#[derive(Clone)]
 pub(super) struct Checkpoints {
     checkpointer: Option<Arc<Mutex<Checkpointer>>>,
     records: u64,
@@ -62,6 +63,11 @@ impl Checkpoints {
         };
         let CheckpointsConfig { records, interval, .. } = *config;
         Ok(Self { checkpointer, records, interval })
+    }
+
+    /// Sequence number of the first record that is still to be signed, where the journal is.
+    pub(super) fn next_seq(&self) -> Option<u64> {
+        self.checkpointer.as_ref().map(|checkpointer| lock(checkpointer).next_seq())
     }
 
     /// Starts the task that signs.

@@ -233,15 +233,15 @@ pub(super) async fn first(
 }
 
 /// Follows the source until the program closes; each proven change decides from the next message
-/// on.
+/// on. Notify what is returned to read it again, even if no file changed.
 pub(super) fn follow(
     shared: &Shared,
     readiness: &Readiness,
     origin: PolicyOrigin,
     ready: Option<Ready>,
     current: &Current,
-    again: &Arc<Notify>,
-) {
+) -> Arc<Notify> {
+    let again = Arc::new(Notify::new());
     let approvals = shared.holding.as_ref().map(|holding| Arc::clone(&holding.approvals));
     let worthless = move |revision: &PolicyRevision| {
         approvals.as_ref().map_or(0, |approvals| approvals.worthless_grants(revision))
@@ -251,7 +251,7 @@ pub(super) fn follow(
         tell_of_worthless(worthless(&ready.revision));
     }
     let (events, mut happened) = mpsc::channel(EVENTS_MAX);
-    let triggers = Triggers { again: Arc::clone(again), poll: POLL, stop: shared.closing.clone() };
+    let triggers = Triggers { again: Arc::clone(&again), poll: POLL, stop: shared.closing.clone() };
     let (gate, readiness, current) = (Arc::clone(&shared.gate), readiness.clone(), current.clone());
     let install = move |change| match change {
         Change::To(pdp) => {
@@ -296,6 +296,7 @@ pub(super) fn follow(
             }
         }
     });
+    again
 }
 
 /// Logs that `grants` approvals that no call has used yet are of another policy.

@@ -85,7 +85,7 @@ for seq, (file, line, first) in enumerate(lines, 1):
         fail(seq, file, "an unknown event")
     if record["event"] == "start":
         fresh = True
-    elif record["event"] not in ("outcome", "recovery", "rotation", "gap", "checkpoint"):
+    elif record["event"] not in ("outcome", "recovery", "rotation", "gap", "checkpoint", "retention"):
         if record["event"] == "stop" and not fresh and any(owed.values()):
             fail(seq, file, "stopped with open calls")
         fresh = False

@@ -50,6 +50,7 @@ mod overview;
 mod packs;
 mod policies;
 mod proof;
+mod retention;
 mod readme;
 mod records;
 mod redaction;

@@ -51,6 +51,7 @@ pub struct Progress {
     lost: AtomicU64,
     dead_letters: AtomicU64,
     next: AtomicU64,
+    needed: AtomicU64,
 }
 
 impl Progress {
@@ -62,6 +63,11 @@ impl Progress {
     /// Sequence number of the first record that is not settled yet.
     pub fn next(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
+    }
+
+    /// Sequence number of the first record that is still to be read, at the next start at the latest.
+    pub fn needed(&self) -> u64 {
+        self.needed.load(Ordering::Relaxed)
     }
 
     /// Items that were sent or lost.
@@ -306,6 +312,7 @@ impl<D: Destination> Exporter<D> {
     pub(super) fn start(mut self, tasks: &TaskTracker, stop: CancellationToken) -> Arc<Progress> {
         let progress = Arc::clone(&self.progress);
         progress.next.store(self.begins, Ordering::Relaxed);
+        progress.needed.store(self.follower.next_seq(), Ordering::Relaxed);
         tasks.spawn(async move {
             let out_of_time = async {
                 stop.cancelled().await;
@@ -395,8 +402,11 @@ impl<D: Destination> Exporter<D> {
         let position = ExportPosition { next, read_from: self.destination.needed_since(next) };
         let cursor = self.cursor.clone();
         let saved = tokio::task::spawn_blocking(move || cursor.save(position)).await;
-        if let Err(error) = saved.map_err(io::Error::other).flatten() {
-            tracing::warn!(what = D::NAME, %error, "the cursor cannot be saved; a restart may send records twice");
+        match saved.map_err(io::Error::other).flatten() {
+            Ok(()) => self.progress.needed.store(position.read_from, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!(what = D::NAME, %error, "the cursor cannot be saved; a restart may send records twice");
+            }
         }
     }
 

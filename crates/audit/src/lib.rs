@@ -51,6 +51,7 @@ pub mod merkle;
 pub mod checkpoint;
 pub mod entry;
 pub mod segment;
+pub mod retention;
 pub mod chain;
 mod encode;
 pub mod recover;

@@ -238,7 +238,7 @@ impl<T: io::Read + Seek> ReadSeek for T {}
 
 /// What a step can read of one segment at most, bytes: what it may look at, with the longest line at
 /// both ends.
-const WINDOW_BYTES: u64 = (SCAN_BYTES_MAX as u64) + 3 * (LINE_BYTES_MAX as u64);
+const WINDOW_BYTES: usize = SCAN_BYTES_MAX + 3 * LINE_BYTES_MAX;
 
 impl Window {
     /// The part of the segment at `path` that ends at `end`, or at its end.
@@ -381,7 +381,7 @@ mod tests {
         let path = directory.path();
         let size = |seq: u64| if seq % 50 == 0 { LINE_BYTES_MAX - 200 } else { 50_000 };
         let lines: Vec<String> = (1..=300).map(|seq| line(seq, "denial", size(seq))).collect();
-        assert!(lines.concat().len() > 2 * usize::try_from(WINDOW_BYTES).unwrap());
+        assert!(lines.concat().len() > 2 * WINDOW_BYTES);
         write(path, 1, &lines);
         let plain = walk(path, &RecentQuery::default());
         segment::compress(&path.join(segment::name(1))).unwrap();

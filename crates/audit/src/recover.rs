@@ -223,6 +223,12 @@ fn first_to_read(segments: &[Segment]) -> Result<usize, JournalError> {
     Ok(0)
 }
 
+/// The index of the first of `segments` that [`survey`] may read.
+pub(super) fn first_needed(segments: &[Segment]) -> Result<usize, JournalError> {
+    // Of the one before, the last line.
+    first_to_read(segments).map(|index| index.saturating_sub(1))
+}
+
 /// The state of the chain before the segment at `index`.
 fn start_of(segments: &[Segment], index: usize) -> Result<HashChain, JournalError> {
     let next_seq = segments.get(index).map_or(1, |segment| segment.first_seq);

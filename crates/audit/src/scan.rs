@@ -219,14 +219,12 @@ impl Part {
         bytes.clear();
         // If the byte before is an LF, the first line begins here.
         let from = self.between.map_or(0, |(from, _)| from.saturating_sub(1));
-        let begun = reading.take();
-        let mut content = match begun {
-            Some(content) => content,
-            None => {
-                let mut content = Content::open(&self.path)?;
-                content.skip(from)?;
-                content
-            }
+        let mut content = if let Some(begun) = reading.take() {
+            begun
+        } else {
+            let mut content = Content::open(&self.path)?;
+            content.skip(from)?;
+            content
         };
         let size = self.between.map_or(PIECE_BYTES, |(_, to)| to.saturating_sub(from));
         (&mut content).take(size).read_to_end(bytes)?;

@@ -290,13 +290,21 @@ pub fn list(directory: &Path) -> io::Result<Vec<Segment>> {
 
 /// Compresses the segment at `path`, to which nobody writes, and removes the file that it was in.
 /// Whatever interrupts it, all of the segment is in one file or in both.
+///
+/// # Errors
+///
+/// A file cannot be read, written or removed.
 pub fn compress(path: &Path) -> io::Result<()> {
     let (whole, fresh) = (compressed(path), compressed(path).with_extension("gz.new"));
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&fresh)?;
-    let mut encoder = GzEncoder::new(file, Compression::default());
-    io::copy(&mut File::open(path)?, &mut encoder)?;
-    encoder.finish()?.sync_all()?;
+    let mut encoder = GzEncoder::new(file, Compression::fast());
+    let mut plain = File::open(path)?;
+    io::copy(&mut plain, &mut encoder)?;
+    let file = encoder.finish()?;
+    // Its age is that of its records.
+    file.set_modified(plain.metadata()?.modified()?)?;
+    file.sync_all()?;
     std::fs::rename(&fresh, &whole)?;
     sync_directory(path)?;
     std::fs::remove_file(path)
@@ -325,17 +333,17 @@ impl Content {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_compressed(path) => {
-                Self::decoded(File::open(compressed(path)).map_err(|_| error)?)
+                Ok(Self::decoded(File::open(compressed(path)).map_err(|_| error)?))
             }
-            file if is_compressed(path) => Self::decoded(file?),
+            file if is_compressed(path) => Ok(Self::decoded(file?)),
             file => Ok(Self::Plain(BufReader::with_capacity(READ_BYTES, file?))),
         }
     }
 
-    fn decoded(file: File) -> io::Result<Self> {
+    fn decoded(file: File) -> Self {
         let file = BufReader::with_capacity(READ_BYTES, file);
         let decoder = MultiGzDecoder::new(file);
-        Ok(Self::Compressed(Box::new(BufReader::with_capacity(READ_BYTES, decoder))))
+        Self::Compressed(Box::new(BufReader::with_capacity(READ_BYTES, decoder)))
     }
 
     /// Goes from its beginning to `offset`, bytes. That takes time in a compressed one.
@@ -464,24 +472,24 @@ impl LineReader {
 
 /// The last `bytes_max` bytes of the segment at `path` before the offset `end` (default: its end),
 /// and the offset at which they begin.
-pub(super) fn tail(path: &Path, end: Option<u64>, bytes_max: u64) -> io::Result<(u64, Vec<u8>)> {
+pub(super) fn tail(path: &Path, end: Option<u64>, bytes_max: usize) -> io::Result<(u64, Vec<u8>)> {
     let mut tail = Vec::new();
+    let most = u64::try_from(bytes_max).unwrap_or(u64::MAX);
     match Content::open(path)? {
         Content::Plain(mut file) => {
             let length = file.seek(SeekFrom::End(0))?;
             let end = end.unwrap_or(length).min(length);
-            let start = end.saturating_sub(bytes_max);
+            let start = end.saturating_sub(most);
             file.seek(SeekFrom::Start(start))?;
             file.take(end.saturating_sub(start)).read_to_end(&mut tail)?;
             Ok((start, tail))
         }
         Content::Compressed(decoder) => {
             let mut decoder = decoder.take(end.unwrap_or(u64::MAX));
-            let kept = usize::try_from(bytes_max).unwrap_or(usize::MAX);
             let mut start = 0_u64;
             // As much again is read before what is too much is cut off, so each byte moves once.
-            while (&mut decoder).take(bytes_max).read_to_end(&mut tail)? > 0 {
-                let over = tail.len().saturating_sub(kept);
+            while (&mut decoder).take(most).read_to_end(&mut tail)? > 0 {
+                let over = tail.len().saturating_sub(bytes_max);
                 tail.drain(..over);
                 start = start.saturating_add(u64::try_from(over).unwrap_or(u64::MAX));
             }
@@ -493,8 +501,7 @@ pub(super) fn tail(path: &Path, end: Option<u64>, bytes_max: u64) -> io::Result<
 /// The last whole line of the segment at `path`; `None` if there is none.
 pub(super) fn last_line(path: &Path) -> io::Result<Option<Vec<u8>>> {
     // Enough for the longest line, its LF and the LF before it.
-    let tail_max = u64::try_from(LINE_BYTES_MAX.saturating_add(2)).unwrap_or(u64::MAX);
-    let (_, mut tail) = tail(path, None, tail_max)?;
+    let (_, mut tail) = tail(path, None, LINE_BYTES_MAX.saturating_add(2))?;
     if tail.pop_if(|last| *last == b'\n').is_none() {
         return Ok(None);
     }

@@ -157,6 +157,11 @@ impl Checkpointer {
         })
     }
 
+    /// Sequence number of the first record that no checkpoint covers.
+    pub fn next_seq(&self) -> u64 {
+        self.edge.size().saturating_add(1)
+    }
+
     /// How many records no checkpoint covers yet, the record of the last one left aside.
     pub fn uncovered(&self) -> u64 {
         let covered = self.edge.size();

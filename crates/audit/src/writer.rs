@@ -419,7 +419,8 @@ impl Writer {
             | Event::Recovery
             | Event::Gap
             | Event::Rotation
-            | Event::Checkpoint => true,
+            | Event::Checkpoint
+            | Event::Retention => true,
             Event::Start
             | Event::Intent
             | Event::Hold

@@ -56,7 +56,7 @@ impl OpenCalls {
                 }
             }
             ("rotation", _) if !self.agree_with(link) => return Err(damage(ChainFault::OpenCalls)),
-            ("rotation" | "recovery" | "gap" | "checkpoint", _) => {}
+            ("rotation" | "recovery" | "gap" | "checkpoint" | "retention", _) => {}
             ("outcome", Some(call)) => return self.end(call).map_err(damage),
             (event, call) => {
                 // After `start` the journal first records the outcomes of earlier runs' calls, so

@@ -124,11 +124,13 @@ pub enum Event {
     Rotation,
     /// The records so far were signed; the journal adds the signature.
     Checkpoint,
+    /// Old files of the journal are removed, as the operator has said; see `note`.
+    Retention,
 }
 
 impl Event {
     /// All of them, in the order in which a reader of a list looks for them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Start,
         Self::Stop,
         Self::Intent,
@@ -147,6 +149,7 @@ impl Event {
         Self::Gap,
         Self::Rotation,
         Self::Checkpoint,
+        Self::Retention,
     ];
 
     /// The event with this name in records.
@@ -175,6 +178,7 @@ impl Event {
             Self::Gap => "gap",
             Self::Rotation => "rotation",
             Self::Checkpoint => "checkpoint",
+            Self::Retention => "retention",
         }
     }
 }
