@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::form::{
-    Form, bytes, count, existing, flag, list, name, text, texts_by_name, time, time_or_off, url, word,
-    word_or,
+    Form, bytes, count, existing, flag, list, name, text, texts_by_name, time, time_or_off, url,
+    word, word_or,
 };
 use super::problem::{Wrong, wrong};
 use super::remote::{RemoteConfig, RemoteKeys};
@@ -115,14 +115,7 @@ impl AuditConfig {
                 )
                 .optional("by effect")
                 .unwrap_or(DURABILITY),
-            compress_after: s
-                .key(
-                    "compress_after",
-                    time_or_off(Duration::from_secs(1)..=Duration::from_hours(24 * 365)),
-                    "Time after which a file to which nothing is written any more is compressed with \
-                     gzip (`.ndjson.gz`); `off`: never.",
-                )
-                .or(Some(COMPRESS_AFTER)),
+            compress_after: compress_after(s),
             retention: s
                 .key(
                     "retention",
@@ -194,7 +187,19 @@ fn durabilities(s: &mut Section<'_>) -> Durabilities {
             )
             .or(DURABILITY.destructive),
         exec: s.key("exec", durability(), "The same for those that run code.").or(DURABILITY.exec),
-const COMPRESS_AFTER: Duration = Duration::from_hours(1);
+    }
+}
+
+/// After what time a file is compressed, if it is.
+fn compress_after(s: &mut Section<'_>) -> Option<Duration> {
+    s.key(
+        "compress_after",
+        time_or_off(Duration::from_secs(1)..=Duration::from_hours(24 * 365)),
+        "Time after which a file to which nothing is written any more is compressed with gzip \
+         (`.ndjson.gz`); `off`: never.",
+    )
+    .or(Some(Duration::from_hours(1)))
+}
 
 impl RetentionConfig {
     fn read(s: &mut Section<'_>) -> Self {

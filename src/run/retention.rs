@@ -89,7 +89,8 @@ impl Keeping {
             let mut record = AuditRecord::new(Event::Retention, now);
             record.note = Some(expired.to_string().into());
             self.shared.sink.keep(&record).map_err(|unkept| unkept.cause)?;
-            expired.remove().map_err(|error| format!("a file cannot be removed: {error}"))?;
+            let removed = expired.remove(self.journal.directory());
+            removed.map_err(|error| format!("a file cannot be removed: {error}"))?;
         }
         if let Some(path) = compressible.first() {
             bartizan_audit::segment::compress(path)

@@ -379,7 +379,7 @@ mod tests {
     fn steps_go_through_a_compressed_segment() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let size = |seq: u64| if seq % 50 == 0 { LINE_BYTES_MAX - 200 } else { 50_000 };
+        let size = |seq: u64| if seq.is_multiple_of(50) { LINE_BYTES_MAX - 200 } else { 50_000 };
         let lines: Vec<String> = (1..=300).map(|seq| line(seq, "denial", size(seq))).collect();
         assert!(lines.concat().len() > 2 * WINDOW_BYTES);
         write(path, 1, &lines);

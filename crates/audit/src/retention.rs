@@ -175,12 +175,16 @@ impl Files {
 }
 
 impl Expired {
-    /// Removes the files. Records that they are, first.
+    /// Removes the files from `directory`. Keep a record of it before: it is flushed to the disk first,
+    /// with all of the newest segment.
     ///
     /// # Errors
     ///
-    /// A file cannot be removed; those before it are.
-    pub fn remove(&self) -> io::Result<()> {
+    /// A file cannot be flushed or removed; those before it are removed.
+    pub fn remove(&self, directory: &Path) -> io::Result<()> {
+        if let Some(newest) = segment::list(directory)?.last() {
+            std::fs::File::open(&newest.path)?.sync_data()?;
+        }
         for file in &self.files {
             match std::fs::remove_file(file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -205,7 +209,7 @@ mod tests {
     /// and the time that it is now.
     fn journal(segments: &[(u64, u32)]) -> (tempfile::TempDir, SystemTime) {
         let directory = tempfile::tempdir().unwrap();
-        let now = SystemTime::now();
+        let now = SystemTime::UNIX_EPOCH + DAY * 20_000;
         for (first_seq, days) in segments {
             let mut line = format!(
                 "{{\"seq\":{first_seq},\"boot\":\"b\",\"prev\":\"\",\"open\":[],\"event\":\"rotation\",\
@@ -291,7 +295,7 @@ mod tests {
         let old = Retention { age: Some(DAY * 3), ..Retention::default() };
         let expired = old.due(path, u64::MAX, now).unwrap().expired.unwrap();
         assert_eq!(expired.files, [segments[0].path.clone()]);
-        expired.remove().unwrap();
+        expired.remove(path).unwrap();
         assert_eq!(segment::list(path).unwrap().len(), 2);
     }
 }

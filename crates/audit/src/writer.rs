@@ -381,7 +381,8 @@ impl Writer {
             | Event::Recovery
             | Event::Gap
             | Event::Rotation
-            | Event::Checkpoint => Durability::Written,
+            | Event::Checkpoint
+            | Event::Retention => Durability::Written,
         }
     }
 
