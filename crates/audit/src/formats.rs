@@ -1,6 +1,6 @@
 //! Converts a journal for other programs: `bartizan audit export`.
 //!
-//! [`write`] reads the journal once, in order, joins the records of each call, and hands the calls
+//! [`write()`] reads the journal once, in order, joins the records of each call, and hands the calls
 //! that are wanted to a converter: [`ocsf`] for security data lakes, [`traces`] for collectors of
 //! OpenTelemetry, [`decisions`](super::decisions) for what reads OPA's decision logs, and [`csv`] for
 //! spreadsheets. What it writes goes out at once, and the calls that are open at a time are bounded,

@@ -2,7 +2,7 @@
 //!
 //! One line is one `ExportTraceServiceRequest` with the spans of one run, which collectors read from
 //! files (OpenTelemetry specification, "OpenTelemetry Protocol File Exporter"). The messages are those
-//! of [`otlp`](crate::otlp); their JSON form is that of the OTLP specification, "JSON Protobuf
+//! of [`otlp`]; their JSON form is that of the OTLP specification, "JSON Protobuf
 //! Encoding": names in camel case, ids in hexadecimal, numbers of 64 bits as text.
 
 use std::fmt::Write as _;
