@@ -12,7 +12,11 @@
 use std::net::Ipv4Addr;
 use std::process::{Command, Output};
 
+use bartizan::policy::embedded;
+use bartizan_assess::assessment::resembling;
+use bartizan_assess::observed::{Item, Listed, Observed, Reach};
 use bartizan_demo::{FlagService, Vendor, serve_vendor};
+use bartizan_gate::question::pack::{Effect, Pack};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -147,7 +151,10 @@ fn the_stand_in_of_statsig_has_the_form_of_the_public_threat_model() {
     assert_eq!(report["pack"]["name"], "statsig-v1");
     assert_eq!(report["pack"]["chosen"], "found");
     let create = tool(&report, "Create_Gate");
-    assert_eq!((&create["effect"], &create["confidence"]), (&json!("write"), &json!("high")));
+    assert_eq!((&create["effect"], &create["confidence"]), (&json!("write"), &json!("low")));
+    let named = assessed(&[&args[..], &["--pack", "statsig-v1"]].concat());
+    assert_eq!(named["pack"]["chosen"], "named");
+    assert_eq!(tool(&named, "Create_Gate")["confidence"], "high");
     assert_eq!(create["environments_source"], "pack");
     assert_eq!(seen_in(&report, "destroys"), ["Commit_Gate_Review", "Update_Gate_Entirely"]);
     let approvals = seen_in(&report, "acts_on_approvals");
@@ -220,6 +227,8 @@ fn hostile_definitions_are_found_and_stay_text() {
     assert_eq!(seen_in(&found, "contradicted_annotation"), ["delete_flag"]);
     assert_eq!(seen_in(&found, "hidden_text"), ["odd", "get_flag", "get_flag", "p"]);
     assert_eq!(seen_in(&found, "look_alike_name"), ["again", "g\u{435}t_flag"]);
+    // The imitation looks like the other name, so its letters are told apart.
+    assert!(found["findings"].to_string().contains("U+0435"));
     assert_eq!(seen_in(&found, "unsafe_schema"), ["fetch"]);
     assert_eq!(seen_in(&found, "credential_in_definition"), ["fetch", "x://[credential]"]);
     assert_eq!(seen_in(&found, "instruction_in_definition"), ["odd", "calm"]);
@@ -276,6 +285,56 @@ fn a_list_that_does_not_end_or_cannot_be_read_is_a_gap() {
     assert_eq!(report["tools"].as_array().unwrap().len(), 1);
     // What was not read whole cannot be called clean.
     assert_eq!(report["layers"][2]["status"], "findings");
+}
+
+#[test]
+fn a_list_that_never_comes_is_given_up() {
+    let upstream = RecordingUpstream::start(Box::new(|request: &Received| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let result = match body["method"].as_str() {
+            Some("initialize") => json!({"result": {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "slow", "version": "1"},
+            }}),
+            Some("tools/list") => loop {
+                std::thread::park();
+            },
+            Some(_) if !body["id"].is_null() => json!({"error": {"code": -32601, "message": "no"}}),
+            _ => return answer("202 Accepted", "", b""),
+        };
+        let mut said = json!({"jsonrpc": "2.0", "id": body["id"]});
+        said.as_object_mut().unwrap().extend(result.as_object().unwrap().clone());
+        json_answer(said.to_string().as_bytes())
+    }));
+    let report = assessed(&[&upstream.url(), "--timeout", "15s"]);
+    assert_eq!(seen_in(&report, "unreadable_list"), ["tools"]);
+    assert!(report["gaps"].to_string().contains("did not answer in time"), "{report}");
+    assert_eq!(report["server"]["name"], "slow");
+}
+
+#[test]
+fn each_built_in_pack_is_found_by_its_own_tools() {
+    let packs: Vec<Pack> =
+        embedded::PACKS.iter().map(|(_, text)| Pack::read(text.as_bytes()).unwrap()).collect();
+    for (index, pack) in packs.iter().enumerate() {
+        let items =
+            pack.tools.keys().map(|name| Item::read(name, r#"{"inputSchema": {}}"#).unwrap());
+        let observed = |name: &str, items: Vec<Item>| Observed {
+            address: String::new(),
+            reach: Reach::Program(Vec::new()),
+            identity: json!({"serverInfo": {"name": name}}),
+            tools: Listed::new(items, None),
+            resources: Listed::default(),
+            templates: Listed::default(),
+            prompts: Listed::default(),
+        };
+        let found = resembling(&observed("x", items.collect()), &packs);
+        assert_eq!(found, Some(index), "{}", pack.name);
+        // A name alone makes nobody a vendor.
+        let other = Item::read("no such tool", "{}").unwrap();
+        assert_eq!(resembling(&observed(&pack.name, vec![other]), &packs), None);
+    }
 }
 
 #[test]
@@ -429,13 +488,20 @@ fn the_starter_for_a_known_vendor_has_its_pack() {
     let directory = folder.path().to_str().unwrap();
     let url = server.url();
     let header = "statsig-api-key: console-demo";
-    assert!(run(&[&url, "--header", header, "--write", directory]).status.success());
+    let args = [url.as_str(), "--header", header, "--write", directory];
+    assert!(run(&[&args[..], &["--pack", "statsig-v1"]].concat()).status.success());
     let written = std::fs::read(folder.path().join("statsig-v1.pack.json")).unwrap();
-    let built_in = bartizan::policy::embedded::pack("statsig-v1").unwrap();
-    let read = |text: &[u8]| bartizan_gate::question::pack::Pack::read(text).unwrap();
+    let built_in = embedded::pack("statsig-v1").unwrap();
+    let read = |text: &[u8]| Pack::read(text).unwrap();
     assert_eq!(read(&written), read(built_in.as_bytes()));
     let policy = folder.path().join("policy").display().to_string();
     succeeds(&["policy", "test", "-p", &policy], &[]);
+    // A pack that only the server's own names speak for opens nothing.
+    let found = folder.path().join("found");
+    assert!(run(&[&args[..3], &["--write", found.to_str().unwrap()]].concat()).status.success());
+    let pack = Pack::read(&std::fs::read(found.join("statsig-v1.pack.json")).unwrap()).unwrap();
+    let closed = |effect: Effect| matches!(effect, Effect::Exec | Effect::Destructive);
+    assert!(pack.tools.values().all(|entry| closed(entry.effect)), "{pack:?}");
     let configuration = folder.path().join("bartizan.yaml").display().to_string();
     succeeds(&["check", "-c", &configuration], &[("STATSIG_API_KEY", "x")]);
 }

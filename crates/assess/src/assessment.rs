@@ -27,6 +27,8 @@ pub use crate::tools::{Chosen, EnvironmentPlace, PackInUse, ToolRow};
 const NAME_CHARS_MAX: usize = 200;
 /// Longest description or instruction that a report shows, characters.
 const TEXT_CHARS_MAX: usize = 300;
+/// Characters of a look-alike name that a finding lists.
+const CODE_POINTS_MAX: usize = 8;
 
 /// The pack, for readers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -302,7 +304,8 @@ fn texts(item: &Item, list: &'static str, name: &str, search: &mut Search, found
             flag if bartizan_gate::catalog::flags::is_of_schema(flag) => &kinds::UNSAFE_SCHEMA,
             _ => &kinds::HIDDEN_TEXT,
         };
-        found.add(kind, list, name, &format!("flag `{flag}`"));
+        let look_alike = if *flag == TWIN { code_points(&item.name) } else { String::new() };
+        found.add(kind, list, name, &format!("flag `{flag}`{look_alike}"));
     }
     if item.is_repeated {
         found.add(&kinds::LOOK_ALIKE, list, name, "the list has several entries of this name");
@@ -316,6 +319,13 @@ fn texts(item: &Item, list: &'static str, name: &str, search: &mut Search, found
     if let Some(said) = contents.instruction {
         found.add(&kinds::INSTRUCTION, list, name, &format!("it contains \"{said}\""));
     }
+}
+
+/// The characters of a name by which it differs from the plain one that it looks like.
+fn code_points(name: &str) -> String {
+    let other = name.chars().filter(|c| !c.is_ascii()).take(CODE_POINTS_MAX);
+    let other: Vec<String> = other.map(|c| format!("U+{:04X}", u32::from(c))).collect();
+    format!(": its letters are not all ASCII ({})", other.join(" "))
 }
 
 /// What was not assessed, with the findings about lists that could not be read.

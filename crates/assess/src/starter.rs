@@ -3,13 +3,14 @@
 //!
 //! The files open nothing that the baseline does not open. A tool whose effect only hints speak of is
 //! written as `exec`, or as `destructive`, which the baseline refuses, until a person has changed it.
+//! So is every tool if the pack was found by the server's names and not named by the user.
 
 use serde_json::{Map, Value, json};
 
 use bartizan_gate::question::pack::Pack;
 use bartizan_gate::wire::inert;
 
-use crate::assessment::{Assessment, PackInUse, ToolRow};
+use crate::assessment::{Assessment, Chosen, PackInUse, ToolRow};
 use crate::kinds::WITHHELD;
 use crate::observed::{Observed, Reach};
 
@@ -45,6 +46,8 @@ pub fn files(
     way: &Way,
     baseline: &[StarterFile],
 ) -> Result<Vec<StarterFile>, String> {
+    // What a pack says that only the server's own names speak for must open nothing.
+    let pack = pack.filter(|it| it.chosen == Chosen::Named);
     let name = server_name(assessment, observed, pack);
     let made = pack_text(assessment, pack, &name)?;
     let mut files = vec![
@@ -132,8 +135,11 @@ fn worsen(entry: &mut Map<String, Value>, tool: &ToolRow) {
 /// The entry of a tool that nobody has reviewed.
 fn entry(tool: &ToolRow) -> Value {
     let effect = if tool.worst == "destructive" { "destructive" } else { "exec" };
-    let looks =
-        tool.hinted.map_or("no hint".to_owned(), |hinted| format!("it looks like `{hinted}`"));
+    let looks = match (tool.source, tool.hinted) {
+        ("pack", _) => format!("a pack that was found by names says `{}`", tool.effect),
+        (_, Some(hinted)) => format!("it looks like `{hinted}`"),
+        (_, None) => "no hint".to_owned(),
+    };
     let notes = format!("TODO: not reviewed, so `{effect}`; {looks}. Say what it does at worst.");
     let mut entry = json!({"effect": effect, "confidence": "low", "notes": notes});
     let places: Vec<Value> =

@@ -56,8 +56,8 @@ pub struct ToolRow {
     pub effect: &'static str,
     /// `pack`, or `none` if no pack describes it.
     pub source: &'static str,
-    /// How sure the classification is: the pack's word, `unstated` if it has none, `low` for hints,
-    /// `none` if there are not even hints.
+    /// How sure the classification is: the word of a pack that the user named, `unstated` if it has
+    /// none; `low` for a pack that was found and for hints; `none` if there are not even hints.
     pub confidence: String,
     /// The worst of the effect and of the hints, which can only make it worse. `unknown` if there is
     /// no pack and no hint of a change.
@@ -115,6 +115,8 @@ pub(crate) fn row(
         (None, _) => Effect::Unknown,
     };
     let confidence = match entry {
+        // Only the server's own names speak for this pack.
+        Some(_) if pack.is_some_and(|it| it.chosen == Chosen::Found) => "low",
         Some(_) => confidences.get(&item.name).map_or("unstated", String::as_str),
         None if hints.is_empty() => "none",
         None => "low",
@@ -246,8 +248,13 @@ pub(crate) fn environment_findings(
         let detail = "the pack knows no argument for it";
         found.add(&kinds::NO_ENVIRONMENT, "tool", &row.name, detail);
     }
-    if changing().any(|it| !it.environments.is_empty()) {
-        let detail = "the pack says what an absent environment means";
+    let absent = changing().filter(|it| !it.environments.is_empty()).map(|it| it.absent);
+    let reached = absent.map(|absent| match absent {
+        Absent::All => "without an environment it reaches all of them",
+        Absent::Production => "without an environment it reaches production",
+        Absent::None => "without an environment it reaches none",
+    });
+    if let Some(detail) = reached.min() {
         found.add(&kinds::ABSENT_ENVIRONMENT, "tool", &row.name, detail);
     }
 }

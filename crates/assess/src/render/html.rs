@@ -176,7 +176,7 @@ fn aivss(it: &Assessment, out: &mut String) {
     );
     for FactorRow { name, value: known, basis } in &aivss.factors {
         let meter = known.map_or_else(String::new, |value| {
-            format!("<meter min=\"0\" max=\"1\" value=\"{value}\">{value}</meter>")
+            format!("<meter min=\"0\" low=\"0.4\" high=\"0.9\" max=\"1\" optimum=\"0\" value=\"{value}\">{value}</meter>")
         });
         let (name, basis, value) = (escaped(name), escaped(basis), value(*known));
         push(
