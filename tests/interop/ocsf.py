@@ -108,7 +108,7 @@ def made() -> list[dict[str, object]]:
     events, tags = first_cells("| Event | About |"), findings()
     check(len(events) >= 18 and len(tags) >= 21, (events, list(tags)))
     records: list[dict[str, object]] = []
-    own = {"start", "stop", "policy", "store", "webhook", "recovery", "gap", "rotation", "checkpoint"}
+    own = {"start", "stop", "policy", "store", "webhook", "recovery", "retention", "gap", "rotation", "checkpoint"}
 
     def add(event: str, members: dict[str, object]) -> None:
         seq = len(records) + 1

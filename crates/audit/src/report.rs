@@ -300,7 +300,7 @@ impl Report {
                 let text = text.into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>();
                 self.changes.push(record, text.join(": "));
             }
-            "stop" | "recovery" => self.changes.push(record, note),
+            "stop" | "recovery" | "retention" => self.changes.push(record, note),
             "gap" => {
                 let text = record.gap.as_ref().map(|gap| {
                     format!("{} records refused since {}: {}", gap.refused, gap.since, gap.cause)

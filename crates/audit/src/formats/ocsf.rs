@@ -6,7 +6,7 @@
 //! | a finding, unless one of the classes below is about it or it is evidence of a control | Detection Finding (2004) |
 //! | a request without a right token | Authentication (3002) |
 //! | `policy` | Entity Management (3004) |
-//! | `start`, `stop`, `recovery` | Application Lifecycle (6002) |
+//! | `start`, `stop`, `recovery`, `retention` | Application Lifecycle (6002) |
 //! | `gap`, `store`, `webhook`; a server or a sink that failed | Application Error (6008) |
 //!
 //! `rotation` and `checkpoint` are about the journal's files and are no events. OCSF has no class for
@@ -228,6 +228,7 @@ fn of_program(record: &JournalRecord) -> Option<Value> {
         "start" => lifecycle((3, "Start"), SUCCESS),
         "stop" => lifecycle((4, "Stop"), SUCCESS),
         "recovery" => lifecycle((OTHER, "Recovery"), SUCCESS),
+        "retention" => lifecycle((OTHER, "Retention"), SUCCESS),
         "policy" => {
             let rejected = record.finding.as_deref() == Some("policy_reload_rejected");
             let revision = record.decision.as_ref().map(|it| it.policy.as_str());
