@@ -246,7 +246,11 @@ impl Config {
             .or_empty();
         let replicas = replicas::read(s);
         let otlp = s
-            .key("otlp", section(OtlpConfig::read), "Where spans go: OTLP over HTTP.")
+            .key(
+                "otlp",
+                section(OtlpConfig::read),
+                "Where spans and log records go: OTLP over HTTP.",
+            )
             .optional("none");
         let log =
             s.key("log", defaulted(LogConfig::read), "The program's own diagnostics.").or_empty();

@@ -1,4 +1,4 @@
-//! `otlp`: where spans are sent, and what they say about this instance.
+//! `otlp`: where spans and log records are sent, and what they say about this instance.
 //!
 //! The environment variables of OpenTelemetry ("OpenTelemetry Environment Variable Specification",
 //! "OTLP Exporter Configuration") fill in what the file leaves out. They switch nothing on: without
@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bartizan_audit::otlp::Signal;
+
 use ::http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use super::form::{parse_url, texts_by_name, url};
+use super::form::{one_or_more, parse_url, texts_by_name, url, word};
 use super::headers::{header_name, headers};
 use super::limits::STEP_TIMES;
 use super::remote::{CredentialsConfig, RemoteConfig, RemoteKeys, is_protected};
@@ -37,11 +39,13 @@ const POD_VARIABLES: [(&str, &str); 4] = [
     ("NODE_NAME", "k8s.node.name"),
 ];
 
-/// Where spans go: OTLP over HTTP.
+/// Where spans and log records go: OTLP over HTTP.
 #[derive(Debug, Clone)]
 pub struct OtlpConfig {
     /// The way to the collector, whose address (`endpoint`) is such as `http://127.0.0.1:4318`.
     pub remote: RemoteConfig,
+    /// What is sent (`signals`), each once.
+    pub signals: Vec<Signal>,
     /// Headers for it (`headers`), and those of the environment.
     pub headers: Vec<(HeaderName, Secret)>,
     /// Attributes of the resource, by name (`resource`), and those of the environment.
@@ -54,8 +58,8 @@ impl OtlpConfig {
             .key(
                 "endpoint",
                 url(),
-                "Where spans go: base URL of an OpenTelemetry collector that takes OTLP over \
-                 HTTP. Without `otlp` none are sent. The variable `OTEL_EXPORTER_OTLP_ENDPOINT` \
+                "Where they go: base URL of an OpenTelemetry collector that takes OTLP over \
+                 HTTP. Without `otlp` nothing is sent. The variable `OTEL_EXPORTER_OTLP_ENDPOINT` \
                  stands for it.",
             )
             .optional("the variable's");
@@ -68,6 +72,14 @@ impl OtlpConfig {
             )
             .optional("none")
             .unwrap_or_default();
+        let signals = s
+            .key(
+                "signals",
+                one_or_more(word(Signal::ALL.map(|signal| (signal.as_str(), signal)))),
+                "What is sent: `traces`, a span for each call and each hold; `logs`, a log record for \
+                 each record of the journal, with the record itself as body.",
+            )
+            .or(vec![Signal::Traces]);
         let resource = s
             .key(
                 "resource",
@@ -87,7 +99,17 @@ impl OtlpConfig {
         complete(&mut remote, s);
         add_headers(&mut headers, s);
         let resource = resource_of(resource, &|name| s.variable(name));
-        Some(Self { remote, headers, resource })
+        let path = remote.url.path().trim_end_matches('/');
+        if path.ends_with("/v1/traces") && signals.contains(&Signal::Logs) {
+            s.problem("endpoint", "takes traces alone", "write the base URL, without `/v1/traces`");
+        }
+        let mut once = Vec::new();
+        for signal in signals {
+            if !once.contains(&signal) {
+                once.push(signal);
+            }
+        }
+        Some(Self { remote, signals: once, headers, resource })
     }
 }
 

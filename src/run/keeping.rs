@@ -143,6 +143,10 @@ impl AuditSink for Keeper {
         Box::pin(async move { flushed.await.inspect_err(|unkept| self.fails(unkept)) })
     }
 
+    fn uptime(&self) -> Option<Duration> {
+        Some(self.clock.uptime())
+    }
+
     fn count(&self, record: &AuditRecord) -> Option<CallId> {
         let call = self.repeats.as_ref()?.count(record)?;
         self.metrics.recorded().counted(record);

@@ -51,7 +51,7 @@ use crate::confine::support;
 use crate::policy::Ready;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{self, OtlpConfig, Progress};
+use bartizan_audit::otlp::{self, OtlpConfig, Progress, Signal};
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::client::ExitReason;
@@ -164,20 +164,34 @@ impl Export {
             export.progress.push(("decision_logs", progress));
         }
         if let Some(otlp) = &config.otlp {
-            let collector = services::open("otlp", &otlp.remote)?;
-            let mut settings = OtlpConfig::new(collector, config.state.clone());
-            for (name, secret) in &otlp.headers {
-                let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
-                    StartError::new(format!("otlp.headers.{name}"), "is not a valid header value")
-                })?;
-                value.set_sensitive(true);
-                settings.headers.append(name, value);
+            for signal in &otlp.signals {
+                export.follow(otlp, *signal, config.state.clone(), journal)?;
             }
-            settings.resource = otlp.resource.clone().into_iter().collect();
-            let progress = otlp::start(settings, journal, &export.tasks, export.stop.clone());
-            export.progress.push(("otlp", progress));
         }
         Ok(export)
+    }
+
+    /// Starts sending `signal`.
+    fn follow(
+        &mut self,
+        otlp: &crate::config::OtlpConfig,
+        signal: Signal,
+        state: PathBuf,
+        journal: &Journal,
+    ) -> Result<(), StartError> {
+        let collector = services::open("otlp", &otlp.remote)?;
+        let mut settings = OtlpConfig::new(signal, collector, state);
+        for (name, secret) in &otlp.headers {
+            let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
+                StartError::new(format!("otlp.headers.{name}"), "is not a valid header value")
+            })?;
+            value.set_sensitive(true);
+            settings.headers.append(name, value);
+        }
+        settings.resource = otlp.resource.clone().into_iter().collect();
+        let progress = otlp::start(settings, journal, &self.tasks, self.stop.clone());
+        self.progress.push((signal.exporter(), progress));
+        Ok(())
     }
 
     async fn finish(self) {

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use bartizan::config::{Config, CredentialsConfig};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{OtlpConfig, Progress, start};
+use bartizan_audit::otlp::{OtlpConfig, Progress, Signal, start};
 use bartizan_gate::evidence::record::{
-    AuditRecord, ClientFacts, DecisionFacts, Event, Finding, Outcome, ProtocolFacts, ReasonFacts,
-    Target,
+    ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, Event, Finding, LinkFacts, Outcome,
+    ProtocolFacts, ReasonFacts, TAXONOMY, Target, UpstreamFacts,
 };
 use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_outbound::address::Address;
@@ -32,10 +32,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
@@ -55,6 +57,8 @@ use crate::journal::{config, denial, intent, now, outcome};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
+/// Another trace.
+const OTHER: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// What arrived in one request.
 #[derive(Debug)]
@@ -65,12 +69,19 @@ struct Received {
     authorization: Option<String>,
     content_type: Option<String>,
     body: ExportTraceServiceRequest,
+    /// What a request for log records holds.
+    logs: ExportLogsServiceRequest,
 }
 
 impl Received {
     fn spans(&self) -> Vec<Span> {
         let scopes = self.body.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
         scopes.flat_map(|scope| scope.spans.clone()).collect()
+    }
+
+    fn logs(&self) -> Vec<LogRecord> {
+        let scopes = self.logs.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
+        scopes.flat_map(|scope| scope.log_records.clone()).collect()
     }
 }
 
@@ -136,9 +147,13 @@ async fn answer(
     let (authorization, content_type) = (header("authorization"), header("content-type"));
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let body = ExportTraceServiceRequest::decode(body).unwrap();
+    let (body, logs) = if path.ends_with("/v1/logs") {
+        (ExportTraceServiceRequest::default(), ExportLogsServiceRequest::decode(body).unwrap())
+    } else {
+        (ExportTraceServiceRequest::decode(body).unwrap(), ExportLogsServiceRequest::default())
+    };
     let (mut status, bytes) = scripted.unwrap_or((200, Vec::new()));
-    let mut received = Received { status, path, authorization, content_type, body };
+    let mut received = Received { status, path, authorization, content_type, body, logs };
     if let Some((refused, call)) = &*poison.lock().unwrap() {
         let is_poisoned =
             |span: &Span| attribute(span, "bartizan.call").as_deref() == Some(call.as_str());
@@ -160,15 +175,19 @@ struct Fixture {
     stop: CancellationToken,
 }
 
-/// What sends to `endpoint`, with the cursor in `state`.
+/// What sends spans to `endpoint`, with the cursor in `state`.
 fn to(endpoint: &str, state: &Path) -> OtlpConfig {
+    sending(Signal::Traces, endpoint, state)
+}
+
+fn sending(signal: Signal, endpoint: &str, state: &Path) -> OtlpConfig {
     let collector = Service::new(ServiceConfig {
         address: Address::parse(endpoint).unwrap(),
         ca_pem: None,
         credentials: Credentials::None,
         timeout: Duration::from_secs(10),
     });
-    let mut config = OtlpConfig::new(collector.unwrap(), state.to_owned());
+    let mut config = OtlpConfig::new(signal, collector.unwrap(), state.to_owned());
     config.headers.insert("authorization", HeaderValue::from_static("Bearer secret"));
     config.resource =
         vec![("service.name".into(), "sidecar".into()), ("k8s.pod.name".into(), "p-1".into())];
@@ -194,7 +213,11 @@ impl Fixture {
 
     /// Waits until this place in the journal is saved.
     async fn saved(&self, place: &str) {
-        let file = self.directory.path().join("otlp.seq");
+        self.saved_in("otlp.seq", place).await;
+    }
+
+    async fn saved_in(&self, cursor: &str, place: &str) {
+        let file = self.directory.path().join(cursor);
         let saved = async {
             while fs::read_to_string(&file).unwrap().trim() != place {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -447,6 +470,198 @@ async fn each_end_has_its_error_type() {
     fixture.end().await;
 }
 
+/// A span with the name `name`.
+fn named<'a>(spans: &'a [Span], name: &str, kind: SpanKind) -> &'a Span {
+    let kind = i32::from(kind);
+    let found: Vec<_> = spans.iter().filter(|it| it.name == name && it.kind == kind).collect();
+    let [one] = found.as_slice() else { panic!("{name}: {spans:?}") };
+    one
+}
+
+#[tokio::test]
+async fn a_client_span_is_the_time_of_the_server() {
+    let mut fixture = fixture(Vec::new()).await;
+    let mut begun = called("c1");
+    begun.time = now(1000).wall;
+    let mut ended = outcome("c1");
+    ended.time = now(9000).wall;
+    ended.duration_us = Some(8500);
+    ended.upstream = Some(UpstreamFacts { start_us: 3000, duration_us: 6000 });
+    fixture.journal.keep(&begun).unwrap();
+    fixture.journal.keep(&ended).unwrap();
+    let mut unsent = outcome("c2");
+    unsent.outcome = Some(Outcome::NotSent);
+    fixture.journal.keep(&called("c2")).unwrap();
+    fixture.journal.keep(&unsent).unwrap();
+    let spans = fixture.receiver.spans(3).await;
+    let [server, client, other] = spans.as_slice() else { panic!("{spans:?}") };
+    let nanos = |micros| {
+        let since = now(micros).wall.duration_since(std::time::UNIX_EPOCH).unwrap();
+        u64::try_from(since.as_nanos()).unwrap()
+    };
+    assert_eq!((server.start_time_unix_nano, server.end_time_unix_nano), (nanos(500), nanos(9000)));
+    assert_eq!(
+        (client.start_time_unix_nano, client.end_time_unix_nano),
+        (nanos(3000), nanos(9000))
+    );
+    assert_eq!(other.kind, i32::from(SpanKind::Server), "it was not sent");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_hold_is_a_span_below_its_call() {
+    let mut fixture = fixture(Vec::new()).await;
+    let state = |hold: &str, answer: &'static str, at: u64| {
+        let mut record = called("c1");
+        record.event = Event::HoldState;
+        record.time = now(at).wall;
+        record.since = Some(now(1500).wall);
+        record.decision = None;
+        let by = (answer == "granted").then(|| "alice".into());
+        let (hold, reason, scope) = (hold.into(), None, None);
+        record.approval = Some(ApprovalFacts { hold, answer, by, reason, scope }.into());
+        if answer == "granted" { record.with_finding(Finding::ApprovalGranted) } else { record }
+    };
+    let mut held = called("c1");
+    held.event = Event::Hold;
+    held.time = now(1000).wall;
+    fixture.journal.keep(&held).unwrap();
+    for (answer, at) in [("pending", 1600), ("granted", 4000), ("spent", 5000), ("expired", 6000)] {
+        fixture.journal.keep(&state("h1", answer, at)).unwrap();
+    }
+    let mut resumed = called("c1");
+    resumed.time = now(5000).wall;
+    fixture.journal.keep(&resumed).unwrap();
+    fixture.journal.keep(&outcome("c1")).unwrap();
+    // One of an earlier run.
+    let mut forgotten = state("h0", "expired", 7000);
+    forgotten.call = Some("c0".into());
+    fixture.journal.keep(&forgotten).unwrap();
+    let spans = fixture.receiver.spans(4).await;
+    let server = named(&spans, "tools/call update_gate", SpanKind::Server);
+    let holds: Vec<_> =
+        spans.iter().filter(|it| it.kind == i32::from(SpanKind::Internal)).collect();
+    let [hold, other] = holds.as_slice() else { panic!("{spans:?}") };
+    assert_eq!(hold.name, "hold tools/call update_gate");
+    assert_eq!((&hold.trace_id, &hold.parent_span_id), (&server.trace_id, &server.span_id));
+    assert_eq!(hold.end_time_unix_nano - hold.start_time_unix_nano, 2_500_000);
+    check(
+        hold,
+        &[
+            ("bartizan.hold.id", "h1"),
+            ("bartizan.hold.state", "granted"),
+            ("bartizan.hold.by", "alice"),
+            ("bartizan.finding", "approval_granted"),
+            ("bartizan.finding.strength", "control-evidence"),
+            ("taxonomy.version", TAXONOMY),
+            ("gen_ai.tool.name", "update_gate"),
+        ],
+    );
+    check(other, &[("bartizan.hold.id", "h0"), ("bartizan.hold.state", "expired")]);
+    assert!(other.parent_span_id.is_empty());
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn a_request_of_the_server_belongs_to_its_call() {
+    let mut fixture = fixture(Vec::new()).await;
+    fixture.journal.keep(&called("c1")).unwrap();
+    for (call, within, trace) in [("s1", "c1", None), ("s2", "c1", Some(OTHER)), ("s3", "c9", None)]
+    {
+        let mut asked = intent(call);
+        asked.direction = Some("to_client");
+        asked.method = Some("sampling/createMessage".into());
+        asked.target = Some(Target { task: Some(call.into()), ..Target::default() }.into());
+        asked.within = Some(within.into());
+        asked.trace_id = trace.map(Into::into);
+        asked.parent_span_id = trace.map(|_| PARENT.into());
+        fixture.journal.keep(&asked).unwrap();
+        fixture.journal.keep(&outcome(call)).unwrap();
+    }
+    fixture.journal.keep(&outcome("c1")).unwrap();
+    let spans = fixture.receiver.spans(8).await;
+    let client = named(&spans, "tools/call update_gate", SpanKind::Client);
+    let of = |call: &str| {
+        let is = |span: &&Span| attribute(span, "bartizan.call").as_deref() == Some(call);
+        spans.iter().find(is).unwrap()
+    };
+    for call in ["s1", "s2"] {
+        let asked = of(call);
+        assert_eq!(asked.name, "sampling/createMessage");
+        assert_eq!((&asked.trace_id, &asked.parent_span_id), (&client.trace_id, &client.span_id));
+    }
+    // The server's own trace context does not take the place of the client's.
+    assert!(of("s1").links.is_empty());
+    assert_eq!(hex(&of("s2").links[0].trace_id), OTHER);
+    assert!(of("s3").parent_span_id.is_empty(), "its call is not known");
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn the_context_of_the_http_request_is_a_link() {
+    let mut fixture = fixture(Vec::new()).await;
+    let mut linked = called("c1");
+    linked.event = Event::Denial;
+    let link = LinkFacts { trace_id: OTHER.into(), span_id: PARENT.into() };
+    linked.link = Some(link.into());
+    fixture.journal.keep(&linked).unwrap();
+    let spans = fixture.receiver.spans(1).await;
+    assert_eq!(hex(&spans[0].trace_id), TRACE);
+    let [link] = spans[0].links.as_slice() else { panic!("{:?}", spans[0].links) };
+    assert_eq!((hex(&link.trace_id).as_str(), hex(&link.span_id).as_str()), (OTHER, PARENT));
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn each_record_is_a_log_record_that_names_the_span_of_its_call() {
+    let mut fixture = fixture(Vec::new()).await;
+    let config = sending(Signal::Logs, &fixture.receiver.endpoint, fixture.directory.path());
+    let sent = start(config, &fixture.journal, &fixture.tasks, fixture.stop.clone());
+    let mut ended = outcome("c1");
+    ended.trace_id = Some(TRACE.into());
+    ended.parent_span_id = Some(PARENT.into());
+    ended.outcome = Some(Outcome::UpstreamFailed);
+    for record in [called("c1"), ended, denial("c2")] {
+        fixture.journal.keep(&record).unwrap();
+    }
+    let (mut spans, mut logs) = (Vec::new(), Vec::new());
+    // The first record is `start`.
+    while spans.len() < 3 || logs.len() < 4 {
+        let received = fixture.receiver.next().await;
+        if received.path == "/v1/logs" {
+            assert_eq!(received.authorization.as_deref(), Some("Bearer secret"));
+        }
+        spans.extend(received.spans());
+        logs.extend(received.logs());
+    }
+    let records = journal(fixture.directory.path());
+    let server = named(&spans[..2], "tools/call update_gate", SpanKind::Server).clone();
+    for (log, record) in logs.iter().zip(&records) {
+        let Some(Value::StringValue(body)) = log.body.clone().and_then(|body| body.value) else {
+            panic!("{log:?}")
+        };
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), *record);
+        assert_eq!(log.event_name, format!("bartizan.{}", record["event"].as_str().unwrap()));
+        assert_eq!(log.time_unix_nano, log.observed_time_unix_nano);
+    }
+    let severities: Vec<i32> = logs.iter().map(|log| log.severity_number).collect();
+    let (info, warn, error) = (SeverityNumber::Info, SeverityNumber::Warn, SeverityNumber::Error);
+    assert_eq!(severities, [info, info, error, warn].map(i32::from));
+    let of = |log: &LogRecord| (log.trace_id.clone(), log.span_id.clone());
+    assert_eq!(of(&logs[0]), (Vec::new(), Vec::new()), "it is about no call");
+    for log in &logs[1..3] {
+        assert_eq!(of(log), (server.trace_id.clone(), server.span_id.clone()));
+    }
+    assert_eq!(of(&logs[3]), (spans[2].trace_id.clone(), spans[2].span_id.clone()));
+    assert!(logs[3].attributes.iter().any(|it| it.key == "bartizan.finding.strength"));
+    let last = fixture.journal.last_seq();
+    for cursor in ["otlp.seq", "otlp-logs.seq"] {
+        fixture.saved_in(cursor, &(last + 1).to_string()).await;
+    }
+    fixture.end().await;
+    assert_eq!((sent.sent(), sent.lost()), (last + 1, 0), "`stop`, too");
+}
+
 #[tokio::test]
 async fn strangers_cannot_choose_ids_or_sizes() {
     let mut fixture = fixture(Vec::new()).await;
@@ -625,6 +840,10 @@ fn bad_configuration_is_refused() {
     let problems = read(header).unwrap_err();
     assert!(problems.contains("otlp.headers.x"), "{problems}");
     assert!(!problems.contains("secret"), "secrets are not shown");
+    let both = "endpoint: 'http://127.0.0.1:4318/v1/traces', signals: [traces, logs]";
+    assert!(read(both).unwrap_err().contains("takes traces alone"));
+    let otlp = read(&both.replace("/v1/traces", "")).unwrap().otlp.unwrap();
+    assert_eq!(otlp.signals, Signal::ALL);
     // Like every other service that gets a credential.
     for credential in ["bearer: secret", "bearer_file: /dev/null"] {
         let open = format!("endpoint: 'http://example.com', credentials: {{{credential}}}");
@@ -865,6 +1084,55 @@ fn a_killed_program_goes_on_where_the_collector_is() {
     third.stop();
     assert_eq!(counted(&spans()), expected, "each once");
     hold.store(false, Ordering::Relaxed);
+}
+
+/// The firewall's own time and the server's can be told apart; both contexts of a request are there.
+#[test]
+fn records_say_when_a_call_was_forwarded_and_under_which_contexts() {
+    const SLOW: Duration = Duration::from_millis(300);
+    let server = RecordingUpstream::start(Box::new(|received| {
+        std::thread::sleep(SLOW);
+        json(&odd_answer(&received.body))
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    let (state, policies) = (folder.path().join("state"), folder.path().join("policies"));
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("rules.rego"), POLICY).unwrap();
+    let text = format!(
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n\
+         servers: {{flags: {{path: /mcp, url: '{}'}}}}",
+        state.display(),
+        policies.display(),
+        server.url()
+    );
+    let program = Program::run(folder.path(), "", &text);
+    let mut client = Client::connect(program.addresses().0);
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"get_flag","_meta":{{"traceparent":"00-{TRACE}-{PARENT}-00"}}}}}}"#
+    );
+    let headers = format!("{LEGACY}traceparent: 00-{OTHER}-{PARENT}-01\r\n");
+    client.send(&post(body, &headers));
+    client.reply();
+    client.send(&post(call(2, "drop_flag", "{}"), LEGACY));
+    client.reply();
+    program.stop();
+    let records = journal(&state);
+    let of = |event: &str| records.iter().find(|record| record["event"] == event).unwrap();
+    let (intent, outcome) = (of("intent"), of("outcome"));
+    for record in [intent, outcome] {
+        assert_eq!(
+            (&record["trace_id"], &record["link"]["trace_id"]),
+            (&TRACE.into(), &OTHER.into())
+        );
+        assert_eq!(record["link"]["span_id"], PARENT);
+    }
+    let micros = |value: &serde_json::Value| value.as_u64().unwrap();
+    let (start, took) =
+        (micros(&outcome["upstream"]["start_us"]), micros(&outcome["upstream"]["duration_us"]));
+    assert!(start >= micros(&intent["uptime_us"]));
+    assert_eq!(start + took, micros(&outcome["uptime_us"]));
+    assert!(Duration::from_micros(took) >= SLOW && took <= micros(&outcome["duration_us"]));
+    assert!(of("denial")["upstream"].is_null(), "it was not forwarded");
 }
 
 /// As for bundles and decision logs: roots of our own, and a certificate that says who we are.

@@ -19,9 +19,9 @@ use bartizan_audit::segment::list;
 use bartizan_audit::verify::{Extent, verify};
 use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding,
-    HIDDEN_MAX, KeptInput, LEFT_OUT_MAX, Now, OBLIGATIONS_MAX, OperationFacts, Outcome, PLACES_MAX,
-    PlaceFacts, ProtocolFacts, REASONS_MAX, RECORD_BYTES_MAX, ReasonFacts, RedactionFacts,
-    TAGS_MAX, Target,
+    HIDDEN_MAX, KeptInput, LEFT_OUT_MAX, LinkFacts, Now, OBLIGATIONS_MAX, OperationFacts, Outcome,
+    PLACES_MAX, PlaceFacts, ProtocolFacts, REASONS_MAX, RECORD_BYTES_MAX, ReasonFacts,
+    RedactionFacts, TAGS_MAX, Target, UpstreamFacts,
 };
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 use bartizan_gate::evidence::text::Listed;
@@ -101,6 +101,9 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
         bytes: Some(u64::MAX),
         digest: Some(text.into()),
         duration_us: Some(u64::MAX),
+        upstream: Some(UpstreamFacts { start_us: u64::MAX, duration_us: u64::MAX }),
+        within: Some(text.into()),
+        link: Some(LinkFacts { trace_id: text.into(), span_id: text.into() }.into()),
         trace_id: Some(text.into()),
         parent_span_id: Some(text.into()),
         input: Some(KeptInput::from(input)),
@@ -240,6 +243,9 @@ const WITHOUT: &[fn(&mut AuditRecord)] = &[
     |record| record.bytes = None,
     |record| record.digest = None,
     |record| record.duration_us = None,
+    |record| record.upstream = None,
+    |record| record.within = None,
+    |record| record.link = None,
     |record| record.trace_id = None,
     |record| record.parent_span_id = None,
     |record| {

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, Finding, HttpFacts, IdentityFacts,
-    KeptInput, OperationFacts, Outcome, ProgramFacts, ProtocolFacts, ReasonFacts, RedactionFacts,
-    Tags, Target,
+    KeptInput, LinkFacts, OperationFacts, Outcome, ProgramFacts, ProtocolFacts, ReasonFacts,
+    RedactionFacts, Tags, Target, UpstreamFacts,
 };
 use bartizan_gate::evidence::text::{Listed, Text, is_plain};
 
@@ -106,11 +106,29 @@ impl Out<'_> {
         self.maybe_number(",\"bytes\":", record.bytes);
         self.maybe(",\"digest\":", record.digest.as_deref());
         self.maybe_number(",\"duration_us\":", record.duration_us);
-        self.maybe(",\"trace_id\":", record.trace_id.as_deref());
-        self.maybe(",\"parent_span_id\":", record.parent_span_id.as_deref());
+        if let Some(UpstreamFacts { start_us, duration_us }) = record.upstream {
+            self.raw(",\"upstream\":{\"start_us\":");
+            self.number(start_us);
+            self.raw(",\"duration_us\":");
+            self.number(duration_us);
+            self.raw("}");
+        }
+        self.maybe(",\"within\":", record.within.as_deref());
+        self.trace(record);
         self.rest(record)?;
         self.raw("}");
         Ok(())
+    }
+
+    /// The trace contexts.
+    fn trace(&mut self, record: &AuditRecord) {
+        self.maybe(",\"trace_id\":", record.trace_id.as_deref());
+        self.maybe(",\"parent_span_id\":", record.parent_span_id.as_deref());
+        if let Some(LinkFacts { trace_id, span_id }) = record.link.as_deref() {
+            self.member(",\"link\":{\"trace_id\":", trace_id);
+            self.member(",\"span_id\":", span_id);
+            self.raw("}");
+        }
     }
 
     /// What few records have.

@@ -54,8 +54,11 @@ pub struct JournalRecord {
     pub bytes: Option<u64>,
     pub digest: Option<String>,
     pub duration_us: Option<u64>,
+    pub upstream: Option<UpstreamRecord>,
+    pub within: Option<String>,
     pub trace_id: Option<String>,
     pub parent_span_id: Option<String>,
+    pub link: Option<LinkRecord>,
     pub finding: Option<String>,
     pub strength: Option<String>,
     pub maestro: Option<MaestroRecord>,
@@ -150,6 +153,22 @@ pub struct ProgramRecord {
     pub host: String,
     pub mode: String,
     pub configuration: Option<String>,
+}
+
+/// See [`UpstreamFacts`](bartizan_gate::evidence::record::UpstreamFacts).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct UpstreamRecord {
+    pub start_us: u64,
+    pub duration_us: u64,
+}
+
+/// See [`LinkFacts`](bartizan_gate::evidence::record::LinkFacts).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named as in the record")]
+pub struct LinkRecord {
+    pub trace_id: String,
+    pub span_id: String,
 }
 
 /// See [`ProtocolFacts`](bartizan_gate::evidence::record::ProtocolFacts).

@@ -1,10 +1,12 @@
 //! Exports the journal to OpenTelemetry: OTLP over HTTP with protobuf.
 //!
 //! [`export`](super::export) follows the journal, retries and resumes; [`collector`] sends one
-//! request and interprets the response; [`traces`] makes spans of records. `run` starts it, with
+//! request and interprets the response; [`traces`] makes spans of records, and [`logs`] log records.
+//! Each signal has a cursor of its own. `run` starts it, with
 //! what the configuration and the environment say.
 
 mod collector;
+mod logs;
 mod traces;
 
 use std::fmt;
@@ -19,15 +21,47 @@ use opentelemetry_sdk::Resource;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::export::{Cursor, Exporter};
+use super::export::{Cursor, Destination as _, Exporter};
 use super::journal::Journal;
 
 pub use super::export::Progress;
 
-/// Where spans are sent, and with what.
+/// What is sent to a collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// A span for each call and for each hold.
+    Traces,
+    /// A log record for each record of the journal.
+    Logs,
+}
+
+impl Signal {
+    /// All signals.
+    pub const ALL: [Self; 2] = [Self::Traces, Self::Logs];
+
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Logs => "logs",
+        }
+    }
+
+    /// The name of its export in metrics and dead letters.
+    pub fn exporter(self) -> &'static str {
+        match self {
+            Self::Traces => traces::Traces::EXPORTER,
+            Self::Logs => logs::Logs::EXPORTER,
+        }
+    }
+}
+
+/// Where one signal is sent, and with what.
 pub struct OtlpConfig {
-    /// The collector's client. Its address is the base URL; `/v1/traces` is appended to the path
-    /// unless the path already ends with it.
+    /// What is sent.
+    pub signal: Signal,
+    /// The collector's client. Its address is the base URL; `/v1/traces` or `/v1/logs` is appended
+    /// to the path unless the path already ends with it.
     pub collector: Service,
     /// Headers of each request; some may be credentials.
     pub headers: HeaderMap,
@@ -42,8 +76,9 @@ pub struct OtlpConfig {
 
 impl OtlpConfig {
     /// The defaults: no headers and attributes, at most one request a second.
-    pub fn new(collector: Service, state: PathBuf) -> Self {
+    pub fn new(signal: Signal, collector: Service, state: PathBuf) -> Self {
         Self {
+            signal,
             collector,
             headers: HeaderMap::new(),
             resource: Vec::new(),
@@ -57,6 +92,7 @@ impl OtlpConfig {
 impl fmt::Debug for OtlpConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OtlpConfig")
+            .field("signal", &self.signal)
             .field("resource", &self.resource)
             .field("linger", &self.linger)
             .finish_non_exhaustive()
@@ -74,11 +110,20 @@ pub fn start(
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> Arc<Progress> {
-    let OtlpConfig { collector, headers, resource, state, linger } = config;
+    let OtlpConfig { signal, collector, headers, resource, state, linger } = config;
     let resource = describe(resource, journal.boot());
-    let (cursor, position) = Cursor::open::<traces::Traces>(&state, journal);
-    let traces = traces::Traces::new(collector, headers, &resource, position.next);
-    Exporter::new(traces, journal, cursor, position, linger).start(tasks, stop)
+    match signal {
+        Signal::Traces => {
+            let (cursor, position) = Cursor::open::<traces::Traces>(&state, journal);
+            let traces = traces::Traces::new(collector, headers, &resource, position.next);
+            Exporter::new(traces, journal, cursor, position, linger).start(tasks, stop)
+        }
+        Signal::Logs => {
+            let (cursor, position) = Cursor::open::<logs::Logs>(&state, journal);
+            let logs = logs::Logs::new(collector, headers, &resource, position.next);
+            Exporter::new(logs, journal, cursor, position, linger).start(tasks, stop)
+        }
+    }
 }
 
 /// The resource: what the program knows of itself, and `attributes`, which win.

@@ -3,25 +3,31 @@
 //! Names follow the OpenTelemetry conventions for MCP and generative AI (in development; read at
 //! `open-telemetry/semantic-conventions-genai` commit 0393513c). Attributes that these do not
 //! define begin with `bartizan.`. Each call is one SERVER span; a CLIENT span below it means that
-//! the call was forwarded, so a refused call has none. Spans are made from records alone, so no
-//! sampler can drop one. The ids are digests of run and call, so a span that is sent twice has the
-//! same id. Names and values are cut to a maximum length here, because OpenTelemetry sets none.
-//! Sending is in [`otlp`](super::otlp).
+//! the call was forwarded, so a refused call has none. The CLIENT span lasts from the forwarding to
+//! the end of the answer, so the rest of the SERVER span is the firewall's own time. A hold is a span
+//! below the SERVER span of its call. A request of the server is below the CLIENT span of the call in
+//! whose answer stream the server sent it, where that is known.
+//!
+//! Spans are made from records alone, so no sampler can drop one. The ids are digests of run and
+//! call, so a span that is sent twice has the same id. Names and values are cut to a maximum length
+//! here, because OpenTelemetry sets none. Sending is in [`otlp`](super::otlp).
+
+mod attributes;
+mod bounded;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
-    Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+    Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
-use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use sha2::{Digest as _, Sha256};
 
-use bartizan_gate::wire::method::{Action, Method};
-
-use super::entry::{DecisionRecord, JournalRecord};
+use super::entry::JournalRecord;
+use attributes::{Attributes, cut};
+use bounded::Bounded;
 
 /// Where the names of attributes come from. These conventions have no released version, so it names
 /// the commit.
@@ -31,62 +37,118 @@ const CONVENTIONS: &str =
 /// Largest number of calls without outcome that are remembered; one more discards the oldest.
 const OPEN_MAX: usize = 65_536;
 
-/// Longest attribute value, characters.
-const VALUE_CHARS_MAX: usize = 1024;
+/// Largest number of holds that are remembered, of those that have not ended and of those that
+/// have. A hold that is not remembered is a span that names no parent.
+const HOLDS_MAX: usize = 4096;
 
 /// Longest method or target in a span's name, characters.
 const NAME_CHARS_MAX: usize = 128;
-
-/// Largest number of elements of a list attribute.
-const LIST_MAX: usize = 32;
 
 /// Makes spans from records that arrive in the order of the journal.
 #[derive(Debug)]
 pub struct Assembler {
     scope: InstrumentationScope,
-    open: BTreeMap<String, JournalRecord>,
-    /// The `seq` of each open intent, with its call id.
-    order: BTreeMap<u64, String>,
+    /// The intents without outcome, by call.
+    open: Bounded<JournalRecord>,
+    /// The records of holds, by the call that was held.
+    holds: Bounded<JournalRecord>,
+    /// The ids of holds that have ended.
+    ended_holds: Bounded<()>,
     given_up: u64,
 }
 
 impl Default for Assembler {
     fn default() -> Self {
-        let scope = InstrumentationScope::builder("bartizan.audit")
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .with_schema_url(CONVENTIONS)
-            .build();
-        Self { scope, open: BTreeMap::new(), order: BTreeMap::new(), given_up: 0 }
+        Self {
+            scope: scope(),
+            open: Bounded::new(OPEN_MAX),
+            holds: Bounded::new(HOLDS_MAX),
+            ended_holds: Bounded::new(HOLDS_MAX),
+            given_up: 0,
+        }
     }
+}
+
+/// What made a span or a log record.
+pub(super) fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder("bartizan.audit")
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(CONVENTIONS)
+        .build()
+}
+
+/// The attributes of one record alone.
+pub(super) fn attributes_of(entry: &JournalRecord) -> Vec<KeyValue> {
+    let mut attributes = Attributes::default();
+    attributes.audit(entry, entry);
+    if entry.method.is_some() {
+        attributes.call(entry, entry);
+        attributes.transport(entry);
+    }
+    attributes.sender(entry);
+    attributes.approval(entry);
+    attributes.0
+}
+
+/// The place of a span among others.
+struct Place {
+    trace_id: TraceId,
+    parent: SpanId,
+    is_remote: bool,
+    links: Vec<(TraceId, SpanId)>,
 }
 
 impl Assembler {
     /// Takes the next record and returns the spans that it completes.
     pub fn take(&mut self, entry: JournalRecord) -> Vec<SpanData> {
         match (entry.event.as_str(), &entry.call) {
-            ("intent", Some(call)) => {
-                self.order.insert(entry.seq, call.clone());
-                if let Some(before) = self.open.insert(call.clone(), entry) {
-                    self.order.remove(&before.seq);
-                }
-                self.give_up_oldest();
-                Vec::new()
-            }
             ("outcome", Some(call)) => {
                 let intent = self.open.remove(call);
-                if let Some(intent) = &intent {
-                    self.order.remove(&intent.seq);
-                }
                 self.ended(intent.as_ref(), &entry)
             }
+            ("hold_state", Some(_)) => self.hold_span(&entry).into_iter().collect(),
             ("denial" | "drop" | "repeated", _) => vec![self.server_span(&entry, &entry)],
-            _ => Vec::new(),
+            _ => {
+                self.remember(entry);
+                Vec::new()
+            }
         }
+    }
+
+    /// Keeps what later records need of `entry`.
+    pub(super) fn remember(&mut self, entry: JournalRecord) {
+        let Some(call) = entry.call.clone() else { return };
+        // The policy input can be large, and no span has it.
+        let entry = JournalRecord { input: None, ..entry };
+        match entry.event.as_str() {
+            "intent" => {
+                let discarded = self.open.insert(&call, entry.seq, entry);
+                self.given_up = self.given_up.saturating_add(u64::from(discarded));
+            }
+            "outcome" => drop(self.open.remove(&call)),
+            "hold" => drop(self.holds.insert(&call, entry.seq, entry)),
+            _ => {}
+        }
+    }
+
+    /// The trace, and the SERVER span, that `entry` belongs to; `None` if it is about no call. To be
+    /// asked before the record is taken or remembered.
+    pub(super) fn span_of(&self, entry: &JournalRecord) -> Option<(TraceId, SpanId)> {
+        let call = entry.call.as_deref()?;
+        let first = match entry.event.as_str() {
+            "outcome" => self.open.get(call),
+            "hold_state" | "approval" => Some(self.holds.get(call)?),
+            "policy" | "start" | "stop" | "rotation" | "gap" | "recovery" => return None,
+            _ => None,
+        };
+        let first = first.unwrap_or(entry);
+        let span = SpanId::from_bytes(digest("server", first, &span_key(first)));
+        Some((self.place(first, entry).trace_id, span))
     }
 
     /// The sequence number of the oldest intent without outcome.
     pub fn oldest_open(&self) -> Option<u64> {
-        self.order.keys().next().copied()
+        self.open.oldest()
     }
 
     /// How many calls were discarded because more than [`OPEN_MAX`] had no outcome.
@@ -94,20 +156,14 @@ impl Assembler {
         self.given_up
     }
 
-    fn give_up_oldest(&mut self) {
-        if self.open.len() > OPEN_MAX
-            && let Some((_, call)) = self.order.pop_first()
-        {
-            self.open.remove(&call);
-            self.given_up = self.given_up.saturating_add(1);
-        }
-    }
-
     fn ended(&self, intent: Option<&JournalRecord>, outcome: &JournalRecord) -> Vec<SpanData> {
         let server = self.server_span(intent.unwrap_or(outcome), outcome);
         // Recovery recorded this outcome after a crash. When the call began is not known, and the
         // run that crashed may already have sent the CLIENT span.
         let Some(intent) = intent else { return vec![server] };
+        if outcome.outcome.as_deref() == Some("not_sent") {
+            return vec![server];
+        }
         let client = Self::client_span(intent, outcome, &server);
         vec![server, client]
     }
@@ -115,17 +171,7 @@ impl Assembler {
     /// The call as the client saw it: from the first byte of the request to the end of the
     /// response.
     fn server_span(&self, first: &JournalRecord, last: &JournalRecord) -> SpanData {
-        let caller = parent(first).or_else(|| parent(last));
-        let key = match &first.call {
-            // The call is that of a refusal with a span of its own.
-            Some(call) if first.event == "repeated" => format!("{call}/{}", first.seq),
-            Some(call) => call.clone(),
-            None => first.seq.to_string(),
-        };
-        let trace_id =
-            caller.map_or_else(|| TraceId::from_bytes(digest("trace", first, &key)), |p| p.0);
-        // A message that was withheld may belong to a call that has a span of its own.
-        let span_key = if first.event == "drop" { format!("{key}\n{}", first.seq) } else { key };
+        let place = self.place(first, last);
         let end = time(last);
         let start = match (first.seq == last.seq, last.duration_us, first.duration_us) {
             (_, Some(micros), _) => back(end, micros),
@@ -138,18 +184,15 @@ impl Assembler {
         let mut attributes = Attributes::default();
         attributes.audit(first, last);
         attributes.call(first, last);
-        let transport = first.protocol.as_ref().map(|protocol| protocol.transport.as_str());
-        let transport = match transport {
-            Some("http") => Some("tcp"),
-            Some("stdio") => Some("pipe"),
-            other => other,
-        };
-        attributes.text("network.transport", transport);
+        attributes.transport(first);
         attributes.sender(first);
         SpanData {
-            span_context: context(trace_id, SpanId::from_bytes(digest("server", first, &span_key))),
-            parent_span_id: caller.map_or(SpanId::INVALID, |parent| parent.1),
-            parent_span_is_remote: caller.is_some(),
+            span_context: context(
+                place.trace_id,
+                SpanId::from_bytes(digest("server", first, &span_key(first))),
+            ),
+            parent_span_id: place.parent,
+            parent_span_is_remote: place.is_remote,
             span_kind: SpanKind::Server,
             name: name(first),
             start_time: start,
@@ -157,18 +200,20 @@ impl Assembler {
             attributes: attributes.0,
             dropped_attributes_count: 0,
             events: decided(first, last),
-            links: SpanLinks::default(),
+            links: links(&place.links),
             status: status(last),
             instrumentation_scope: self.scope.clone(),
         }
     }
 
-    /// The forwarded call: from the intent's record to the end of the response.
+    /// The forwarded call: from its forwarding to the end of the response.
     fn client_span(intent: &JournalRecord, outcome: &JournalRecord, server: &SpanData) -> SpanData {
         let key = intent.call.as_deref().unwrap_or_default();
         let mut attributes = Attributes::default();
         attributes.call(intent, outcome);
         let end = time(outcome);
+        // Without `upstream` it is not known when the call was forwarded, only when it was permitted.
+        let sent = outcome.upstream.map_or_else(|| time(intent), |it| back(end, it.duration_us));
         SpanData {
             span_context: context(
                 server.span_context.trace_id(),
@@ -177,13 +222,106 @@ impl Assembler {
             parent_span_id: server.span_context.span_id(),
             parent_span_is_remote: false,
             span_kind: SpanKind::Client,
-            start_time: time(intent).min(end),
+            start_time: sent.max(server.start_time).min(end),
             end_time: end,
             attributes: attributes.0,
             events: SpanEvents::default(),
+            links: SpanLinks::default(),
             ..server.clone()
         }
     }
+
+    /// A hold, from the question to what became of it; `None` if it has not ended, or has ended
+    /// before.
+    fn hold_span(&mut self, state: &JournalRecord) -> Option<SpanData> {
+        let approval = state.approval.as_ref()?;
+        if !ENDS_OF_HOLDS.contains(&approval.answer.as_str())
+            || self.ended_holds.get(&approval.hold).is_some()
+        {
+            return None;
+        }
+        self.ended_holds.insert(&approval.hold, state.seq, ());
+        let held = state.call.as_deref().and_then(|call| self.holds.get(call));
+        let place = self.place(held.unwrap_or(state), state);
+        // Only the record of the hold names the run that the ids of its call are made of.
+        let parent = held.map(|held| SpanId::from_bytes(digest("server", held, &key(held))));
+        let mut attributes = Attributes::default();
+        attributes.hold(state);
+        attributes.call(held.unwrap_or(state), state);
+        let end = time(state);
+        let since = state.since.as_deref().or(held.map(|held| held.time.as_str()));
+        let start = since.and_then(|since| humantime::parse_rfc3339(since).ok()).unwrap_or(end);
+        let id = digest("hold", held.unwrap_or(state), &approval.hold);
+        Some(SpanData {
+            span_context: context(place.trace_id, SpanId::from_bytes(id)),
+            parent_span_id: parent.unwrap_or(SpanId::INVALID),
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: format!("hold {}", name(held.unwrap_or(state))).into(),
+            start_time: start.min(end),
+            end_time: end,
+            attributes: attributes.0,
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: self.scope.clone(),
+        })
+    }
+
+    /// Where the span of a call belongs. A request of the server belongs to the call that it came
+    /// with, whatever trace context the server gives it: that one becomes a link (`CoSAI`, "MCP
+    /// Security", 3.3.2: it must not replace the client's).
+    fn place(&self, first: &JournalRecord, last: &JournalRecord) -> Place {
+        let caller = parent(first).or_else(|| parent(last));
+        let mut links: Vec<_> = link(first).or_else(|| link(last)).into_iter().collect();
+        let own = || TraceId::from_bytes(digest("trace", first, &key(first)));
+        let within = first.within.as_deref().and_then(|call| self.open.get(call));
+        let Some(within) = within else {
+            let (trace_id, parent) = caller.unwrap_or_else(|| (own(), SpanId::INVALID));
+            return Place { trace_id, parent, is_remote: caller.is_some(), links };
+        };
+        links.extend(caller);
+        let trace_id = parent(within).map_or_else(
+            || TraceId::from_bytes(digest("trace", within, &key(within))),
+            |(trace_id, _)| trace_id,
+        );
+        let client = digest("client", within, within.call.as_deref().unwrap_or_default());
+        Place { trace_id, parent: SpanId::from_bytes(client), is_remote: false, links }
+    }
+}
+
+/// States of a hold in which nobody waits for an answer of an approver any more.
+const ENDS_OF_HOLDS: [&str; 5] = ["granted", "refused", "expired", "cancelled", "unknown"];
+
+/// What names the call of a record in the digests of ids.
+fn key(first: &JournalRecord) -> String {
+    match &first.call {
+        // The call is that of a refusal with a span of its own.
+        Some(call) if first.event == "repeated" => format!("{call}/{}", first.seq),
+        Some(call) => call.clone(),
+        None => first.seq.to_string(),
+    }
+}
+
+/// What names the SERVER span of a record in the digest of its id. A message that was withheld may
+/// belong to a call that has a span of its own.
+fn span_key(first: &JournalRecord) -> String {
+    match (first.event.as_str(), key(first)) {
+        ("drop", key) => format!("{key}\n{}", first.seq),
+        (_, key) => key,
+    }
+}
+
+fn links(contexts: &[(TraceId, SpanId)]) -> SpanLinks {
+    let mut links = SpanLinks::default();
+    let remote = |(trace, span): &(TraceId, SpanId)| {
+        let context =
+            SpanContext::new(*trace, *span, TraceFlags::default(), true, TraceState::NONE);
+        Link::new(context, Vec::new(), 0)
+    };
+    links.links.extend(contexts.iter().map(remote));
+    links
 }
 
 /// The decision, as the event of the span that it was taken in.
@@ -210,7 +348,7 @@ fn name(entry: &JournalRecord) -> Cow<'static, str> {
 }
 
 /// `error.type` of a span that ended with an error.
-fn error_type(entry: &JournalRecord) -> Option<&str> {
+pub(super) fn error_type(entry: &JournalRecord) -> Option<&str> {
     let given = entry.error_type.as_deref();
     if matches!(entry.event.as_str(), "denial" | "drop" | "repeated") {
         return Some(given.unwrap_or("refused"));
@@ -229,141 +367,26 @@ fn status(entry: &JournalRecord) -> Status {
     Status::error(cut(description, NAME_CHARS_MAX))
 }
 
-/// Attributes in order of importance: a limit on their number drops the last ones.
-#[derive(Default)]
-struct Attributes(Vec<KeyValue>);
-
-impl Attributes {
-    /// Adds the decision and its classification.
-    fn audit(&mut self, first: &JournalRecord, last: &JournalRecord) {
-        self.text("bartizan.event", Some(&last.event));
-        self.text("bartizan.call", first.call.as_deref());
-        self.number("bartizan.repeated", last.repeated);
-        self.text("bartizan.boot", Some(&first.boot));
-        self.number("bartizan.seq", Some(last.seq));
-        let decision = first.decision.as_ref().or(last.decision.as_ref());
-        if let Some(decision) = decision {
-            self.decision(decision);
-        }
-        self.text("bartizan.outcome", last.outcome.as_deref());
-        // The finding of the last record takes precedence over that of the first.
-        let tagged = if last.finding.is_some() { last } else { first };
-        self.text("bartizan.finding", tagged.finding.as_deref());
-        if let Some(maestro) = &tagged.maestro {
-            self.text("maestro.layer", Some(&maestro.layer));
-            self.text("maestro.layer.name", Some(&maestro.layer_name));
-            self.list("maestro.threats", maestro.threats.iter().map(String::as_str));
-        }
-        if let Some(owasp) = &tagged.owasp {
-            self.list("owasp.mcp", owasp.mcp.iter().map(String::as_str));
-            self.list("owasp.asi", owasp.asi.iter().map(String::as_str));
-        }
-        if let Some(mitre) = &tagged.mitre {
-            self.list("mitre.atlas", mitre.atlas.iter().map(String::as_str));
-        }
-        self.text("bartizan.finding.strength", tagged.strength.as_deref());
-        self.text("taxonomy.version", tagged.taxonomy.as_deref());
-        if let Some(operation) = &first.operation {
-            self.text("bartizan.operation.name", operation.name.as_deref());
-            self.text("bartizan.operation.effect", Some(&operation.effect));
-            self.list(
-                "bartizan.operation.environments",
-                operation.environments.iter().map(String::as_str),
-            );
-        }
-        if !last.hidden.is_empty() {
-            let listed = u64::try_from(last.hidden.len()).unwrap_or(u64::MAX);
-            self.number("bartizan.hidden.count", Some(listed.saturating_add(last.hidden_more)));
-        }
-    }
-
-    /// Adds what was decided and why.
-    fn decision(&mut self, decision: &DecisionRecord) {
-        self.text("bartizan.decision.effect", Some(&decision.effect));
-        self.0.push(KeyValue::new("bartizan.decision.enforced", decision.enforced));
-        self.list("bartizan.decision.codes", decision.reasons.iter().map(|r| r.code.as_str()));
-        self.list("bartizan.decision.reasons", decision.reasons.iter().map(|r| r.message.as_str()));
-        self.list("bartizan.decision.obligations", decision.obligations.iter().map(String::as_str));
-        self.text("bartizan.policy.revision", Some(&decision.policy));
-        self.text("bartizan.policy.engine", Some(&decision.engine));
-    }
-
-    /// Adds who called, for a SERVER span.
-    fn sender(&mut self, first: &JournalRecord) {
-        self.text("bartizan.principal", first.principal.as_deref());
-        self.text("mcp.session.id", first.session.as_deref());
-        self.text("client.address", first.peer.as_deref());
-        if let Some(client) = &first.client {
-            self.text("bartizan.client.name", Some(&client.name));
-            self.text("bartizan.client.version", Some(&client.version));
-        }
-        if let Some(identity) = &first.identity {
-            self.text("bartizan.identity.issuer", Some(&identity.issuer));
-            self.text("bartizan.identity.subject", identity.subject.as_deref());
-            self.text("bartizan.identity.client_id", identity.client_id.as_deref());
-        }
-    }
-
-    /// Adds method, target and protocol.
-    fn call(&mut self, first: &JournalRecord, last: &JournalRecord) {
-        self.text("mcp.method.name", first.method.as_deref());
-        self.text("error.type", error_type(last));
-        // A class of failure or an HTTP status is none: JSON-RPC codes of errors are negative.
-        let code = last.error_type.as_deref().filter(|code| code.starts_with('-'));
-        self.text("rpc.response.status_code", code);
-        self.text("bartizan.server", first.server.as_deref());
-        self.text("bartizan.direction", first.direction.as_deref());
-        if let Some(target) = &first.target {
-            self.text("gen_ai.tool.name", target.tool.as_deref());
-            self.text("gen_ai.prompt.name", target.prompt.as_deref());
-            self.text("mcp.resource.uri", target.uri.as_deref());
-        }
-        let method = first.method.as_deref().and_then(Method::named);
-        if method.is_some_and(|method| method.action == Action::CallTool) {
-            self.text("gen_ai.operation.name", Some("execute_tool"));
-        }
-        // The convention defines the id as text, not as JSON.
-        let id = first
-            .id
-            .as_deref()
-            .map(|id| serde_json::from_str::<String>(id).map_or(Cow::Borrowed(id), Cow::Owned));
-        self.text("jsonrpc.request.id", id.as_deref());
-        let revision = first.protocol.as_ref().and_then(|protocol| protocol.revision.as_deref());
-        self.text("mcp.protocol.version", revision);
-    }
-
-    fn text(&mut self, key: &'static str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.0.push(KeyValue::new(key, cut(value, VALUE_CHARS_MAX)));
-        }
-    }
-
-    fn number(&mut self, key: &'static str, value: Option<u64>) {
-        if let Some(value) = value {
-            self.0.push(KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX)));
-        }
-    }
-
-    fn list<'a>(&mut self, key: &'static str, values: impl Iterator<Item = &'a str>) {
-        let values: Vec<StringValue> =
-            values.take(LIST_MAX).map(|value| cut(value, VALUE_CHARS_MAX).into()).collect();
-        if !values.is_empty() {
-            self.0.push(KeyValue::new(key, Value::Array(Array::String(values))));
-        }
-    }
-}
-
-fn cut(text: &str, chars_max: usize) -> String {
-    text.chars().take(chars_max).collect()
-}
-
-/// The caller's trace and span ids, if both are valid (W3C Trace Context, sections 3.2.2.3 and
-/// 3.2.2.4).
+/// The caller's trace and span ids, if both are valid.
 fn parent(entry: &JournalRecord) -> Option<(TraceId, SpanId)> {
-    let lower_hex =
-        |text: &&str| text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
-    let trace = entry.trace_id.as_deref().filter(|text| text.len() == 32).filter(lower_hex)?;
-    let span = entry.parent_span_id.as_deref().filter(|text| text.len() == 16).filter(lower_hex)?;
+    ids(entry.trace_id.as_deref()?, entry.parent_span_id.as_deref()?)
+}
+
+/// The trace and span ids of the HTTP request, if both are valid.
+fn link(entry: &JournalRecord) -> Option<(TraceId, SpanId)> {
+    let link = entry.link.as_ref()?;
+    ids(&link.trace_id, &link.span_id)
+}
+
+/// Valid ids (W3C Trace Context, sections 3.2.2.3 and 3.2.2.4).
+fn ids(trace: &str, span: &str) -> Option<(TraceId, SpanId)> {
+    let lower_hex = |text: &str, digits: usize| {
+        text.len() == digits
+            && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
+    };
+    if !lower_hex(trace, 32) || !lower_hex(span, 16) {
+        return None;
+    }
     let trace = TraceId::from_hex(trace).ok().filter(|id| *id != TraceId::INVALID)?;
     let span = SpanId::from_hex(span).ok().filter(|id| *id != SpanId::INVALID)?;
     Some((trace, span))
@@ -384,7 +407,8 @@ fn digest<const N: usize>(what: &str, entry: &JournalRecord, key: &str) -> [u8; 
     id
 }
 
-fn time(entry: &JournalRecord) -> SystemTime {
+/// The time of a record.
+pub(super) fn time(entry: &JournalRecord) -> SystemTime {
     humantime::parse_rfc3339(&entry.time).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 

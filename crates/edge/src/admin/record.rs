@@ -5,6 +5,7 @@
 //! not count, so the lines are.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::answer::{self, Answer};
 use crate::Shared;
@@ -85,6 +86,7 @@ fn of_state(hold: &HoldView, now: Now) -> AuditRecord {
         reason: (!reasons.is_empty()).then(|| reasons.join("; ").into()),
         scope: hold.scope.as_ref().map(Into::into),
     }));
+    record.since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(hold.asked_unix_ms));
     record.note = hold
         .granted_through
         .as_ref()

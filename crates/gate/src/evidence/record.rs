@@ -461,6 +461,24 @@ pub struct ProgramFacts {
     pub configuration: Option<Text<Code>>,
 }
 
+/// The server's part of a call's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct UpstreamFacts {
+    /// When the call was forwarded, since the program started, µs.
+    pub start_us: u64,
+    /// From then to the end of the answer, µs.
+    pub duration_us: u64,
+}
+
+/// A second trace context of a message: that of its HTTP request, where `_meta` has one, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LinkFacts {
+    /// 32 lower-case hex digits.
+    pub trace_id: Text<Code>,
+    /// 16 lower-case hex digits.
+    pub span_id: Text<Code>,
+}
+
 /// The protocol that the message was sent with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProtocolFacts {
@@ -554,12 +572,21 @@ pub struct AuditRecord {
     /// From the arrival of the request to this record, µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_us: Option<u64>,
+    /// When the call was forwarded, and how long its server took, in an `outcome` record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamFacts>,
+    /// In the records of a server's message: the call in whose answer stream the server sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<CallId>,
     /// The caller's trace id (W3C Trace Context), 32 lower-case hex digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<Text<Code>>,
     /// The caller's span id, 16 lower-case hex digits: the parent of the span of this call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent_span_id: Option<Text<Code>>,
+    /// The trace context of the HTTP request, where another one in `_meta` is the parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<Arc<LinkFacts>>,
     /// The security classification of the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finding: Option<Finding>,
@@ -578,7 +605,8 @@ pub struct AuditRecord {
     /// In a `repeated` record: how many further refusals of this kind there were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeated: Option<u64>,
-    /// In a `repeated` record: when the first of them was; RFC 3339 UTC, microseconds.
+    /// In a `repeated` record: when the first of them was; in a `hold_state`: when the call was
+    /// held. RFC 3339 UTC, microseconds.
     #[serde(serialize_with = "optional_time", skip_serializing_if = "Option::is_none")]
     pub since: Option<SystemTime>,
     /// The answer of an approver, in an `approval` record; what has become of a hold, in a
@@ -623,8 +651,11 @@ impl AuditRecord {
             bytes: None,
             digest: None,
             duration_us: None,
+            upstream: None,
+            within: None,
             trace_id: None,
             parent_span_id: None,
+            link: None,
             finding: None,
             tags: None,
             taxonomy: None,

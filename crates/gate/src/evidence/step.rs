@@ -10,7 +10,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -511,6 +511,12 @@ pub trait AuditSink: Send + Sync {
     fn count(&self, _record: &AuditRecord) -> Option<CallId> {
         None
     }
+
+    /// The time since the program started, on the clock of [`Now`](super::record::Now). A sink
+    /// without a clock has none, and then no outcome says how long the server took.
+    fn uptime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Where a record stands among those of a sink; a later record has a larger one.
@@ -567,6 +573,30 @@ pub struct Step {
     updates: Vec<PendingUpdate>,
     /// Whether the act may wait for the disk.
     waits: bool,
+    forwarded: Vec<ForwardedAt>,
+}
+
+/// When a call was forwarded: set when its records are kept, because its first byte goes on next.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ForwardedAt(Arc<OnceLock<Duration>>);
+
+impl ForwardedAt {
+    /// The time since the program started; `None` if the call was not forwarded.
+    pub(crate) fn get(&self) -> Option<Duration> {
+        self.0.get().copied()
+    }
+}
+
+/// Notes in `marks` that the act happens now.
+fn forwards_now(marks: &[ForwardedAt], sink: &dyn AuditSink) {
+    if marks.is_empty() {
+        return;
+    }
+    if let Some(now) = sink.uptime() {
+        for mark in marks {
+            mark.0.get_or_init(|| now);
+        }
+    }
 }
 
 impl Step {
@@ -579,6 +609,7 @@ impl Step {
             exchange: None,
             updates: Vec::new(),
             waits: true,
+            forwarded: Vec::new(),
         }
     }
 
@@ -642,6 +673,17 @@ impl Step {
         std::mem::take(&mut self.updates)
     }
 
+    /// Notes in `marks` when the records were kept.
+    pub(crate) fn marking(mut self, marks: impl IntoIterator<Item = ForwardedAt>) -> Self {
+        self.forwarded.extend(marks);
+        self
+    }
+
+    /// Takes those marks, for a step that this one becomes part of.
+    pub(crate) fn take_marks(&mut self) -> Vec<ForwardedAt> {
+        std::mem::take(&mut self.forwarded)
+    }
+
     /// The first record.
     pub fn audit_record(&self) -> &AuditRecord {
         &self.record
@@ -700,12 +742,16 @@ impl Step {
             self.act.rename(&call, &kept);
         }
         self.updates.into_iter().for_each(PendingUpdate::apply);
-        let Some(position) = position else { return Ok(Begun::Act(self.act)) };
+        let Some(position) = position else {
+            forwards_now(&self.forwarded, sink);
+            return Ok(Begun::Act(self.act));
+        };
         let call = self.exchange.or(self.record.call.clone());
         let intents = std::iter::once(self.record).chain(self.also);
         let intents = intents.filter(|record| record.event == Event::Intent).collect();
-        let (act, if_unrecorded) = (self.act, self.if_unrecorded);
-        Ok(Begun::Waits(Box::new(Waits { act, position, intents, call, if_unrecorded })))
+        let (act, if_unrecorded, forwarded) = (self.act, self.if_unrecorded, self.forwarded);
+        let waits = Waits { act, position, intents, call, if_unrecorded, forwarded };
+        Ok(Begun::Waits(Box::new(waits)))
     }
 }
 
@@ -733,6 +779,7 @@ pub struct Waits {
     intents: Vec<AuditRecord>,
     call: Option<CallId>,
     if_unrecorded: Option<IfUnrecorded>,
+    forwarded: Vec<ForwardedAt>,
 }
 
 impl Waits {
@@ -752,7 +799,7 @@ impl Waits {
             Some(waits) => sink.durable(waits.position),
             None => Box::pin(std::future::ready(Ok(()))),
         };
-        UntilDurable { flushed, waits }
+        UntilDurable { flushed, waits, sink }
     }
 
     /// The act does not happen, because of `cause`. Each intent gets the outcome
@@ -769,6 +816,7 @@ impl Waits {
 pub struct UntilDurable<'a> {
     flushed: Flushed<'a>,
     waits: &'a mut Option<Box<Waits>>,
+    sink: &'a dyn AuditSink,
 }
 
 impl Future for UntilDurable<'_> {
@@ -776,7 +824,9 @@ impl Future for UntilDurable<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         std::task::ready!(self.flushed.as_mut().poll(cx))?;
-        Poll::Ready(Ok(self.waits.take().map_or(Act::Drop, |waits| waits.act)))
+        let Some(waits) = self.waits.take() else { return Poll::Ready(Ok(Act::Drop)) };
+        forwards_now(&waits.forwarded, self.sink);
+        Poll::Ready(Ok(waits.act))
     }
 }
 

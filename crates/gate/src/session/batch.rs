@@ -350,7 +350,9 @@ fn forward_batch(
     let mut bodies = Vec::new();
     let mut asks = None;
     let mut duties = Duties::default();
-    for DecidedMessage { reply_to, step } in decided {
+    let mut marks = Vec::new();
+    for DecidedMessage { reply_to, mut step } in decided {
+        marks.extend(step.take_marks());
         let (kept, act) = step.into_parts();
         let Act::Forward(permitted) = act else { return None };
         records.extend(kept);
@@ -361,7 +363,7 @@ fn forward_batch(
     let payload = Payload::Batch(batch.with(&bodies), asks);
     let call = Arc::clone(exchange);
     let permitted = Permitted::issue_proof(payload, protocol, call, Routing::default());
-    Step::of_all(records, Act::Forward(permitted.under(duties)))
+    Some(Step::of_all(records, Act::Forward(permitted.under(duties)))?.marking(marks))
 }
 
 /// The record of a message that is refused only because of its batch.

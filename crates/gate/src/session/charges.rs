@@ -25,8 +25,14 @@ const _: () = assert!(size_of::<super::ServerRequest>() + RUN_BYTES + 64 <= CALL
 impl CallFacts {
     /// The bytes of its texts.
     pub(super) fn bytes(&self) -> usize {
-        let own =
-            [self.method.as_deref(), self.trace_id.as_deref(), self.parent_span_id.as_deref()];
+        let link = self.link.as_deref();
+        let own = [
+            self.method.as_deref(),
+            self.trace_id.as_deref(),
+            self.parent_span_id.as_deref(),
+            link.map(|link| &*link.trace_id),
+            link.map(|link| &*link.span_id),
+        ];
         let mut bytes = texts(own.into_iter().flatten());
         if let Some(target) = &self.target {
             let names = [&target.tool, &target.prompt, &target.task];

@@ -15,7 +15,7 @@ use crate::evidence::record::{
     ApprovalFacts, AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, RedactionFacts,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
-use crate::evidence::step::{Act, Payload, Permitted, Routing, Step};
+use crate::evidence::step::{Act, ForwardedAt, Payload, Permitted, Routing, Step};
 use crate::memory::Charge;
 use crate::question::access::Resource;
 use crate::question::access::Server;
@@ -174,11 +174,7 @@ impl Session {
         let mut question = Question::of(self, frame, name, Direction::ToServer, protocol, known);
         let mut facts = question.facts(call);
         facts.approval = ApprovalFacts::spent(approvals).map(Arc::new);
-        if facts.trace_id.is_none() {
-            let trace = traceparent.as_deref().and_then(super::question::TraceContext::parse);
-            facts.trace_id = trace.map(|trace| trace.trace_id.into());
-            facts.parent_span_id = trace.map(|trace| trace.span_id.into());
-        }
+        facts.sent_under(traceparent.as_deref().and_then(super::question::TraceContext::parse));
         let redact = Vec::new();
         let mut message = ClientMessage {
             gate,
@@ -530,9 +526,10 @@ impl Session {
             let more = sizes::on_success(on_success);
             charge.resize(charge.bytes().saturating_add(more)).is_ok()
         });
-        self.track(InFlightCall {
+        let mark = self.track(InFlightCall {
             id: message.id.cloned(),
             started: message.now.uptime,
+            forwarded: ForwardedAt::default(),
             facts: message.facts.clone(),
             exchange: Arc::clone(message.exchange),
             epoch: self.epoch(),
@@ -546,12 +543,10 @@ impl Session {
             places: message.places.clone(),
             charge,
         });
-        let unrecorded = Refusal::unrecorded(message.addressee());
-        let sent = edited.map_or_else(|| Arc::clone(message.frame), Arc::new);
-        let payload = Payload::Message(sent);
-        let permitted = Permitted::issue_proof(payload, question.protocol, call, routing);
-        let permitted = permitted.under(duties);
-        Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).with_records(cancelled)
+        let sent = Payload::Message(edited.map_or_else(|| Arc::clone(message.frame), Arc::new));
+        let permitted = Permitted::issue_proof(sent, question.protocol, call, routing);
+        let step = Step::new(record, Act::Forward(permitted.under(duties))).marking([mark]);
+        step.if_unrecorded(Refusal::unrecorded(message.addressee())).with_records(cancelled)
     }
 
     /// Charges the principal for what is kept of a message until it has its answer, and for what

@@ -54,11 +54,13 @@ use crate::duty::duties::Duties;
 use crate::duty::limit::Places;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    ApprovalFacts, AuditRecord, CallId, Event, Now, OperationFacts, Outcome, ProtocolFacts, Target,
-    micros,
+    ApprovalFacts, AuditRecord, CallId, Event, LinkFacts, Now, OperationFacts, Outcome,
+    ProtocolFacts, Target, UpstreamFacts, micros,
 };
 use crate::evidence::refusal::{Addressee, Refusal};
-use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
+use crate::evidence::step::{
+    Act, Content, ForwardedAt, Payload, Permitted, Released, Routing, Status, Step,
+};
 use crate::evidence::text::{Code, IdText, Name, Text};
 use crate::memory::Charge;
 use crate::question::access::{Client, Principal};
@@ -198,6 +200,7 @@ struct InFlightCall {
     /// The id of a request, whose answer the client waits for; absent for other messages.
     id: Option<Id>,
     started: Duration,
+    forwarded: ForwardedAt,
     facts: CallFacts,
     /// The epoch of the server's session in which it was judged.
     epoch: u64,
@@ -254,6 +257,10 @@ struct CallFacts {
     operation: Option<Arc<OperationFacts>>,
     trace_id: Option<Text<Code>>,
     parent_span_id: Option<Text<Code>>,
+    /// The trace context of the HTTP request, where `_meta` has the parent.
+    link: Option<Arc<LinkFacts>>,
+    /// The call in whose answer stream the server sent the message.
+    within: Option<CallId>,
     /// The approvals that the call has used.
     approval: Option<Arc<ApprovalFacts>>,
 }
@@ -379,9 +386,10 @@ impl Session {
         let facts = CallFacts::bare(&call, Direction::ToServer, self.protocol);
         let mut record = self.record_of(Event::Intent, &facts, now);
         record.note = Some(note.into());
-        self.track(InFlightCall {
+        let mark = self.track(InFlightCall {
             id: None,
             started: now.uptime,
+            forwarded: ForwardedAt::default(),
             facts,
             exchange: Arc::clone(&call),
             epoch: self.epoch(),
@@ -398,7 +406,7 @@ impl Session {
         });
         let unrecorded = Refusal::unrecorded(self.addressee(None, &call));
         let permitted = Permitted::issue_proof(payload, self.protocol, call, Routing::default());
-        Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded)
+        Step::new(record, Act::Forward(permitted)).if_unrecorded(unrecorded).marking([mark])
     }
 
     /// The server accepted `call` without an answer (202, or the line was written to a child), or
@@ -553,13 +561,15 @@ impl Session {
         calls
     }
 
-    fn track(&mut self, call: InFlightCall) {
+    fn track(&mut self, call: InFlightCall) -> ForwardedAt {
+        let mark = call.forwarded.clone();
         let order = self.next_order;
         self.next_order = self.next_order.wrapping_add(1);
         if let Some(id) = &call.id {
             self.ids.insert(id.clone(), order);
         }
         self.calls.insert(order, Box::new(call));
+        mark
     }
 
     /// Removes the calls of an exchange from the tables and returns them, oldest first.
@@ -664,6 +674,8 @@ impl Session {
         record.operation.clone_from(&facts.operation);
         record.trace_id.clone_from(&facts.trace_id);
         record.parent_span_id.clone_from(&facts.parent_span_id);
+        record.link.clone_from(&facts.link);
+        record.within.clone_from(&facts.within);
         record.approval.clone_from(&facts.approval);
         record
     }
@@ -674,6 +686,10 @@ impl Session {
         record.id = entry.id.as_ref().map(id_text);
         record.outcome = Some(outcome);
         record.duration_us = Some(micros(now.uptime.saturating_sub(entry.started)));
+        record.upstream = entry.forwarded.get().map(|start| UpstreamFacts {
+            start_us: micros(start),
+            duration_us: micros(now.uptime.saturating_sub(start)),
+        });
         record
     }
 }

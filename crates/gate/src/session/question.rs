@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use crate::evidence::record::{CallId, Now, OperationFacts, Target};
+use crate::evidence::record::{CallId, LinkFacts, Now, OperationFacts, Target};
 use crate::evidence::text::Text;
 use crate::question::access::{AccessRequest, Client, Resource, WallTime};
 use crate::question::handles::{Facts, KnownHandles};
@@ -306,7 +306,23 @@ impl CallFacts {
             operation: None,
             trace_id: None,
             parent_span_id: None,
+            link: None,
+            within: None,
             approval: None,
+        }
+    }
+
+    /// Adds the trace context of the HTTP request: the parent where `_meta` has none, else a link.
+    pub(super) fn sent_under(&mut self, trace: Option<TraceContext<'_>>) {
+        let Some(TraceContext { trace_id, span_id }) = trace else { return };
+        if self.trace_id.is_none() {
+            self.trace_id = Some(trace_id.into());
+            self.parent_span_id = Some(span_id.into());
+        } else if (self.trace_id.as_deref(), self.parent_span_id.as_deref())
+            != (Some(trace_id), Some(span_id))
+        {
+            let link = LinkFacts { trace_id: trace_id.into(), span_id: span_id.into() };
+            self.link = Some(Arc::new(link));
         }
     }
 }

@@ -336,7 +336,7 @@ impl Session {
         let known =
             Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
         let question = Question::of(self, frame, name, Direction::ToClient, self.protocol, known);
-        let facts = question.facts(&call);
+        let facts = CallFacts { within: within.cloned(), ..question.facts(&call) };
         let mut record = self.record_of(id.map_or(Event::Notice, |_| Event::Intent), &facts, now);
         record.id = id.map(id_text);
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
