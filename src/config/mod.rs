@@ -64,7 +64,7 @@ pub use limits::Limits;
 pub use listeners::Front;
 pub use log::{LogConfig, LogFormat};
 pub use oauth::{OAuthConfig, OAuthMode};
-pub use otlp::OtlpConfig;
+pub use otlp::{OtlpConfig, OtlpProtocol};
 pub use pack::{PackError, PackRef};
 pub use policy::PolicyConfig;
 pub use problem::{Location, Problem, Problems};
@@ -246,11 +246,7 @@ impl Config {
             .or_empty();
         let replicas = replicas::read(s);
         let otlp = s
-            .key(
-                "otlp",
-                section(OtlpConfig::read),
-                "Where spans and log records go: OTLP over HTTP.",
-            )
+            .key("otlp", section(OtlpConfig::read), "Where spans and log records go: OTLP.")
             .optional("none");
         let log =
             s.key("log", defaulted(LogConfig::read), "The program's own diagnostics.").or_empty();

@@ -39,11 +39,13 @@ const POD_VARIABLES: [(&str, &str); 4] = [
     ("NODE_NAME", "k8s.node.name"),
 ];
 
-/// Where spans and log records go: OTLP over HTTP.
+/// Where spans and log records go.
 #[derive(Debug, Clone)]
 pub struct OtlpConfig {
     /// The way to the collector, whose address (`endpoint`) is such as `http://127.0.0.1:4318`.
     pub remote: RemoteConfig,
+    /// What it speaks (`protocol`).
+    pub protocol: OtlpProtocol,
     /// What is sent (`signals`), each once.
     pub signals: Vec<Signal>,
     /// Headers for it (`headers`), and those of the environment.
@@ -52,14 +54,23 @@ pub struct OtlpConfig {
     pub resource: BTreeMap<String, String>,
 }
 
+/// How a collector is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// OTLP over HTTP, in protobuf.
+    Http,
+    /// OTLP over gRPC.
+    Grpc,
+}
+
 impl OtlpConfig {
     pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
         let written = s
             .key(
                 "endpoint",
                 url(),
-                "Where they go: base URL of an OpenTelemetry collector that takes OTLP over \
-                 HTTP. Without `otlp` nothing is sent. The variable `OTEL_EXPORTER_OTLP_ENDPOINT` \
+                "Where they go: base URL of an OpenTelemetry collector that takes OTLP. \
+                 Without `otlp` nothing is sent. The variable `OTEL_EXPORTER_OTLP_ENDPOINT` \
                  stands for it.",
             )
             .optional("the variable's");
@@ -72,6 +83,7 @@ impl OtlpConfig {
             )
             .optional("none")
             .unwrap_or_default();
+        let protocol = protocol(s);
         let signals = s
             .key(
                 "signals",
@@ -109,7 +121,24 @@ impl OtlpConfig {
                 once.push(signal);
             }
         }
-        Some(Self { remote, signals: once, headers, resource })
+        Some(Self { remote, protocol, signals: once, headers, resource })
+    }
+}
+
+/// What the collector speaks.
+fn protocol(s: &mut Section<'_>) -> OtlpProtocol {
+    let protocols = [("http", OtlpProtocol::Http), ("grpc", OtlpProtocol::Grpc)];
+    let protocol = s
+        .key(
+            "protocol",
+            word(protocols),
+            "What the collector speaks: `http`, OTLP over HTTP with protobuf; `grpc`, usually at \
+             port 4317.",
+        )
+        .or(OtlpProtocol::Http);
+    match s.variable("OTEL_EXPORTER_OTLP_PROTOCOL").as_deref() {
+        Some("grpc") if !s.has("protocol") => OtlpProtocol::Grpc,
+        _ => protocol,
     }
 }
 

@@ -46,12 +46,12 @@ use self::limit_log::LimitLog;
 use self::metering::Metering;
 use self::policies::Current;
 use self::retention::Keeping;
-use crate::config::{Config, Front};
+use crate::config::{Config, Front, OtlpProtocol};
 use crate::confine::support;
 use crate::policy::Ready;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{self, OtlpConfig, Progress, Signal};
+use bartizan_audit::otlp::{self, CollectorClient, OtlpConfig, Progress, Signal};
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::client::ExitReason;
@@ -179,7 +179,10 @@ impl Export {
         state: PathBuf,
         journal: &Journal,
     ) -> Result<(), StartError> {
-        let collector = services::open("otlp", &otlp.remote)?;
+        let collector = match otlp.protocol {
+            OtlpProtocol::Http => CollectorClient::Http(services::open("otlp", &otlp.remote)?),
+            OtlpProtocol::Grpc => CollectorClient::Grpc(services::open_grpc("otlp", &otlp.remote)?),
+        };
         let mut settings = OtlpConfig::new(signal, collector, state);
         for (name, secret) in &otlp.headers {
             let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use bartizan_outbound::SetUpError;
 use bartizan_outbound::address::Address;
+use bartizan_outbound::grpc::GrpcService;
 use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 use bartizan_outbound::tls::ClientCertificate;
 
@@ -15,6 +17,23 @@ use crate::config::{CredentialsConfig, RemoteConfig};
 ///
 /// A file cannot be read, or address or credentials cannot be used.
 pub(super) fn open(subject: &str, remote: &RemoteConfig) -> Result<Service, StartError> {
+    Service::new(settings(subject, remote)?).map_err(|error| unusable(subject, &error))
+}
+
+/// A client for the gRPC service `remote`, which the configuration names at `subject`.
+///
+/// # Errors
+///
+/// As for [`open`].
+pub(super) fn open_grpc(subject: &str, remote: &RemoteConfig) -> Result<GrpcService, StartError> {
+    GrpcService::new(settings(subject, remote)?).map_err(|error| unusable(subject, &error))
+}
+
+fn unusable(subject: &str, error: &SetUpError) -> StartError {
+    StartError::new(subject, error.to_string()).hint("correct its credentials or `ca_file`")
+}
+
+fn settings(subject: &str, remote: &RemoteConfig) -> Result<ServiceConfig, StartError> {
     let file = |key: &str, path: &Path| {
         crate::config::read_pem(path)
             .map_err(|what| StartError::new(format!("{subject}.{key}"), what))
@@ -31,12 +50,7 @@ pub(super) fn open(subject: &str, remote: &RemoteConfig) -> Result<Service, Star
             })
         }
     };
-    Address::parse(&remote.url.to_string())
-        .and_then(|address| {
-            Service::new(ServiceConfig { address, ca_pem, credentials, timeout: remote.timeout })
-        })
-        .map_err(|error| {
-            let hint = "correct its credentials or `ca_file`";
-            StartError::new(subject, error.to_string()).hint(hint)
-        })
+    let address = Address::parse(&remote.url.to_string());
+    let address = address.map_err(|error| unusable(subject, &error))?;
+    Ok(ServiceConfig { address, ca_pem, credentials, timeout: remote.timeout })
 }

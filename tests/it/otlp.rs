@@ -18,20 +18,22 @@ use std::time::Duration;
 
 use bartizan::config::{Config, CredentialsConfig};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{OtlpConfig, Progress, Signal, start};
+use bartizan_audit::otlp::{CollectorClient, OtlpConfig, Progress, Signal, start};
 use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, Event, Finding, LinkFacts, Outcome,
     ProtocolFacts, ReasonFacts, TAXONOMY, Target, UpstreamFacts,
 };
 use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_outbound::address::Address;
+use bartizan_outbound::grpc::GrpcService;
 use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -114,9 +116,11 @@ impl Receiver {
                     let scripted = answers.lock().unwrap().pop_front();
                     answer(request, to.clone(), scripted, Arc::clone(&poison))
                 });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service);
-                connections.spawn(connection);
+                // HTTP/1.1, or HTTP/2 for gRPC.
+                connections.spawn(async move {
+                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    drop(server.serve_connection(TokioIo::new(stream), service).await);
+                });
             }
         });
         Self { endpoint, received, poison, tasks }
@@ -142,12 +146,16 @@ async fn answer(
     to: mpsc::Sender<Received>,
     scripted: Option<(u16, Vec<u8>)>,
     poison: Poison,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
     let header = |name| request.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
     let (authorization, content_type) = (header("authorization"), header("content-type"));
     let path = request.uri().path().to_owned();
+    let is_grpc = content_type.as_deref() == Some("application/grpc");
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let (body, logs) = if path.ends_with("/v1/logs") {
+    // Whether it is compressed, and its length.
+    let body = if is_grpc { body.slice(5..) } else { body };
+    let is_logs = path.ends_with("/v1/logs") || path.ends_with("logs.v1.LogsService/Export");
+    let (body, logs) = if is_logs {
         (ExportTraceServiceRequest::default(), ExportLogsServiceRequest::decode(body).unwrap())
     } else {
         (ExportTraceServiceRequest::decode(body).unwrap(), ExportLogsServiceRequest::default())
@@ -163,7 +171,21 @@ async fn answer(
     }
     received.status = status;
     to.send(received).await.unwrap();
-    Ok(Response::builder().status(status).body(Full::new(bytes.into())).unwrap())
+    if is_grpc {
+        return Ok(grpc_answer(status, &bytes));
+    }
+    Ok(Response::builder().status(status).body(Full::new(bytes.into()).boxed()).unwrap())
+}
+
+/// An answer with a gRPC status, which stands for success if it is 200.
+fn grpc_answer(status: u16, message: &[u8]) -> Response<BoxBody<Bytes, Infallible>> {
+    let status = if status == 200 { 0 } else { status };
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", status.to_string().parse().unwrap());
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let framed = [&[0], &length[..], message].concat();
+    let body = Full::new(Bytes::from(framed)).with_trailers(async { Some(Ok(trailers)) });
+    Response::builder().header("content-type", "application/grpc").body(body.boxed()).unwrap()
 }
 
 struct Fixture {
@@ -181,13 +203,21 @@ fn to(endpoint: &str, state: &Path) -> OtlpConfig {
 }
 
 fn sending(signal: Signal, endpoint: &str, state: &Path) -> OtlpConfig {
-    let collector = Service::new(ServiceConfig {
+    let collector = CollectorClient::Http(Service::new(service(endpoint)).unwrap());
+    sending_to(signal, collector, state)
+}
+
+fn service(endpoint: &str) -> ServiceConfig {
+    ServiceConfig {
         address: Address::parse(endpoint).unwrap(),
         ca_pem: None,
         credentials: Credentials::None,
         timeout: Duration::from_secs(10),
-    });
-    let mut config = OtlpConfig::new(signal, collector.unwrap(), state.to_owned());
+    }
+}
+
+fn sending_to(signal: Signal, collector: CollectorClient, state: &Path) -> OtlpConfig {
+    let mut config = OtlpConfig::new(signal, collector, state.to_owned());
     config.headers.insert("authorization", HeaderValue::from_static("Bearer secret"));
     config.resource =
         vec![("service.name".into(), "sidecar".into()), ("k8s.pod.name".into(), "p-1".into())];
@@ -486,7 +516,7 @@ async fn a_client_span_is_the_time_of_the_server() {
     let mut ended = outcome("c1");
     ended.time = now(9000).wall;
     ended.duration_us = Some(8500);
-    ended.upstream = Some(UpstreamFacts { start_us: 3000, duration_us: 6000 });
+    ended.upstream = Some(UpstreamFacts { start_us: 3000, duration_us: 6000 }.into());
     fixture.journal.keep(&begun).unwrap();
     fixture.journal.keep(&ended).unwrap();
     let mut unsent = outcome("c2");
@@ -778,6 +808,50 @@ async fn one_record_that_a_collector_refuses_stops_no_other() {
         let progress = fixture.end().await;
         assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (39, 1, 1));
     }
+}
+
+/// UNAVAILABLE and a missing permission are repeated; what is invalid becomes a dead letter.
+#[tokio::test]
+async fn a_collector_that_speaks_grpc_gets_everything() {
+    let partial = ExportTraceServiceResponse {
+        partial_success: Some(ExportTracePartialSuccess {
+            rejected_spans: 1,
+            error_message: "no".to_owned(),
+        }),
+    };
+    let answers =
+        vec![(14, Vec::new()), (7, Vec::new()), (3, Vec::new()), (200, partial.encode_to_vec())];
+    let directory = tempfile::tempdir().unwrap();
+    let settings = config(&directory.path().join("journal"), 5000);
+    let (journal, _) = Journal::open(&settings, "boot-1", now(0)).unwrap();
+    let mut receiver = Receiver::start(answers).await;
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let collector = GrpcService::new(service(&receiver.endpoint)).unwrap();
+    let sending = sending_to(Signal::Traces, CollectorClient::Grpc(collector), directory.path());
+    let progress = start(sending, &journal, &tasks, stop.clone());
+    journal.keep(&denial("refused")).unwrap();
+    for _ in 0..3 {
+        let received = receiver.next().await;
+        assert_eq!(received.path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+        assert_eq!(received.authorization.as_deref(), Some("Bearer secret"));
+        assert_eq!(received.spans().len(), 1);
+    }
+    for call in ["rejected", "taken"] {
+        journal.keep(&denial(call)).unwrap();
+        let spans = receiver.spans(1).await;
+        assert_eq!(attribute(&spans[0], "bartizan.call").as_deref(), Some(call));
+    }
+    journal.close(now(99)).unwrap();
+    stop.cancel();
+    tasks.close();
+    tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.unwrap();
+    assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (1, 2, 2));
+    let causes: Vec<String> = dead_letters(directory.path())
+        .iter()
+        .map(|letter| letter["cause"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(causes[0].contains("gRPC status 3"), "{causes:?}");
+    assert!(causes[1].contains("rejected by the service: no"), "{causes:?}");
 }
 
 /// It is not the record's fault, and it would be the same with each: nothing is given up.
@@ -1130,7 +1204,8 @@ fn records_say_when_a_call_was_forwarded_and_under_which_contexts() {
     let (start, took) =
         (micros(&outcome["upstream"]["start_us"]), micros(&outcome["upstream"]["duration_us"]));
     assert!(start >= micros(&intent["uptime_us"]));
-    assert_eq!(start + took, micros(&outcome["uptime_us"]));
+    // Each is rounded.
+    assert!((start + took).abs_diff(micros(&outcome["uptime_us"])) <= 1);
     assert!(Duration::from_micros(took) >= SLOW && took <= micros(&outcome["duration_us"]));
     assert!(of("denial")["upstream"].is_null(), "it was not forwarded");
 }

@@ -106,11 +106,11 @@ impl Out<'_> {
         self.maybe_number(",\"bytes\":", record.bytes);
         self.maybe(",\"digest\":", record.digest.as_deref());
         self.maybe_number(",\"duration_us\":", record.duration_us);
-        if let Some(UpstreamFacts { start_us, duration_us }) = record.upstream {
+        if let Some(UpstreamFacts { start_us, duration_us }) = record.upstream.as_deref() {
             self.raw(",\"upstream\":{\"start_us\":");
-            self.number(start_us);
+            self.number(*start_us);
             self.raw(",\"duration_us\":");
-            self.number(duration_us);
+            self.number(*duration_us);
             self.raw("}");
         }
         self.maybe(",\"within\":", record.within.as_deref());

@@ -1,4 +1,4 @@
-//! Exports the journal to OpenTelemetry: OTLP over HTTP with protobuf.
+//! Exports the journal to OpenTelemetry: OTLP over HTTP with protobuf, or over gRPC.
 //!
 //! [`export`](super::export) follows the journal, retries and resumes; [`collector`] sends one
 //! request and interprets the response; [`traces`] makes spans of records, and [`logs`] log records.
@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bartizan_outbound::service::Service;
 use http::HeaderMap;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
@@ -24,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use super::export::{Cursor, Destination as _, Exporter};
 use super::journal::Journal;
 
+pub use self::collector::CollectorClient;
 pub use super::export::Progress;
 
 /// What is sent to a collector.
@@ -60,9 +60,9 @@ impl Signal {
 pub struct OtlpConfig {
     /// What is sent.
     pub signal: Signal,
-    /// The collector's client. Its address is the base URL; `/v1/traces` or `/v1/logs` is appended
-    /// to the path unless the path already ends with it.
-    pub collector: Service,
+    /// The collector's client. Over HTTP its address is the base URL; `/v1/traces` or `/v1/logs` is
+    /// appended to the path unless the path already ends with it.
+    pub collector: CollectorClient,
     /// Headers of each request; some may be credentials.
     pub headers: HeaderMap,
     /// Attributes of the resource, by name. `service.name` is `bartizan` without one here;
@@ -76,7 +76,7 @@ pub struct OtlpConfig {
 
 impl OtlpConfig {
     /// The defaults: no headers and attributes, at most one request a second.
-    pub fn new(signal: Signal, collector: Service, state: PathBuf) -> Self {
+    pub fn new(signal: Signal, collector: CollectorClient, state: PathBuf) -> Self {
         Self {
             signal,
             collector,

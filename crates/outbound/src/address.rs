@@ -60,14 +60,29 @@ impl Address {
     /// TLS cannot be set up.
     pub(crate) fn connector(&self, tls: Tls) -> Result<Connector, SetUpError> {
         let tls = tls.config(self.url.scheme() == Some(&Scheme::HTTPS))?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(TCP_KEEPALIVE));
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        Ok(connector.wrap_connector(tcp))
+        Ok(connector.wrap_connector(tcp()))
     }
+
+    /// A connector for HTTP/2 alone; over TLS it is negotiated.
+    ///
+    /// # Errors
+    ///
+    /// TLS cannot be set up.
+    pub(crate) fn http2_connector(&self, tls: Tls) -> Result<Connector, SetUpError> {
+        let mut tls = tls.config(self.url.scheme() == Some(&Scheme::HTTPS))?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Connector::from((tcp(), tls)))
+    }
+}
+
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(TCP_KEEPALIVE));
+    tcp
 }
 
 #[cfg(test)]

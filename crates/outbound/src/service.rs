@@ -35,7 +35,7 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Largest size of a token file, bytes.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
-const AGENT: HeaderValue =
+pub(crate) const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("bartizan/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
@@ -149,10 +149,44 @@ pub struct Service {
     timeout: Duration,
 }
 
-enum BearerToken {
+/// The value of `Authorization`, or where it comes from.
+pub(crate) enum BearerToken {
     None,
     Fixed(HeaderValue),
     File(PathBuf),
+}
+
+impl Credentials {
+    /// The token, and the client certificate.
+    ///
+    /// # Errors
+    ///
+    /// The token cannot be sent in a header.
+    pub(crate) fn split(self) -> Result<(BearerToken, Option<ClientCertificate>), SetUpError> {
+        Ok(match self {
+            Self::None => (BearerToken::None, None),
+            Self::Bearer(token) => {
+                (BearerToken::Fixed(bearer(&token).map_err(SetUpError::Token)?), None)
+            }
+            Self::BearerFile(path) => (BearerToken::File(path), None),
+            Self::ClientTls(certificate) => (BearerToken::None, Some(certificate)),
+        })
+    }
+}
+
+impl BearerToken {
+    /// The value now; a file is read each time.
+    pub(crate) async fn value(&self) -> Result<Option<HeaderValue>, ServiceFailure> {
+        let path = match self {
+            Self::None => return Ok(None),
+            Self::Fixed(token) => return Ok(Some(token.clone())),
+            Self::File(path) => path,
+        };
+        let path = path.clone();
+        let read = tokio::task::spawn_blocking(move || token_in(&path)).await;
+        let token = read.map_err(|error| ServiceFailure::Token(error.to_string()))?;
+        token.and_then(|token| bearer(&token)).map(Some).map_err(ServiceFailure::Token)
+    }
 }
 
 // By hand, because addresses, tokens and keys may be secret.
@@ -169,14 +203,7 @@ impl Service {
     ///
     /// The token or TLS settings cannot be used.
     pub fn new(config: ServiceConfig) -> Result<Self, SetUpError> {
-        let (token, client_certificate) = match config.credentials {
-            Credentials::None => (BearerToken::None, None),
-            Credentials::Bearer(token) => {
-                (BearerToken::Fixed(bearer(&token).map_err(SetUpError::Token)?), None)
-            }
-            Credentials::BearerFile(path) => (BearerToken::File(path), None),
-            Credentials::ClientTls(certificate) => (BearerToken::None, Some(certificate)),
-        };
+        let (token, client_certificate) = config.credentials.split()?;
         let tls = Tls { ca_pem: config.ca_pem, client_certificate };
         let limits = PoolLimits {
             idle_max: IDLE_CONNECTIONS_MAX,
@@ -227,7 +254,7 @@ impl Service {
         headers.extend(call.headers);
         headers.insert(HOST, self.pool.address().host().clone());
         headers.insert(ACCEPT_ENCODING, IDENTITY);
-        if let Some(token) = self.token().await? {
+        if let Some(token) = self.token.value().await? {
             headers.insert(AUTHORIZATION, token);
         }
         let (head, body) = self.pool.send(request).await?;
@@ -240,18 +267,6 @@ impl Service {
         let body = body.whole(call.bytes_max).await?;
         let body = body.ok_or(ServiceFailure::TooLarge(call.bytes_max))?;
         Ok(ServiceAnswer { status: head.status, headers: head.headers, body })
-    }
-
-    async fn token(&self) -> Result<Option<HeaderValue>, ServiceFailure> {
-        let path = match &self.token {
-            BearerToken::None => return Ok(None),
-            BearerToken::Fixed(token) => return Ok(Some(token.clone())),
-            BearerToken::File(path) => path,
-        };
-        let path = path.clone();
-        let read = tokio::task::spawn_blocking(move || token_in(&path)).await;
-        let token = read.map_err(|error| ServiceFailure::Token(error.to_string()))?;
-        token.and_then(|token| bearer(&token)).map(Some).map_err(ServiceFailure::Token)
     }
 }
 

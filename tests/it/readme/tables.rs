@@ -652,7 +652,7 @@ fn full_record() -> AuditRecord {
         bytes: Some(1),
         digest: Some("t".into()),
         duration_us: Some(1),
-        upstream: Some(UpstreamFacts { start_us: 1, duration_us: 1 }),
+        upstream: Some(UpstreamFacts { start_us: 1, duration_us: 1 }.into()),
         within: Some("t".into()),
         link: Some(LinkFacts { trace_id: "t".into(), span_id: "t".into() }.into()),
         trace_id: Some("t".into()),

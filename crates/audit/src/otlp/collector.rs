@@ -1,8 +1,9 @@
-//! Sends one request to a collector and interprets the response (OTLP specification, "OTLP/HTTP
-//! Response").
+//! Sends one request to a collector, over HTTP or gRPC, and interprets the response (OTLP
+//! specification, "OTLP/HTTP Response" and "OTLP/gRPC Response").
 
 use std::time::Duration;
 
+use bartizan_outbound::grpc::{GrpcAnswer, GrpcCall, GrpcService};
 use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -21,35 +22,69 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Longest message of a collector that is kept, characters.
 const MESSAGE_CHARS_MAX: usize = 512;
 
+/// A collector's client.
+#[derive(Debug)]
+pub enum CollectorClient {
+    /// OTLP over HTTP.
+    Http(Service),
+    /// OTLP over gRPC.
+    Grpc(GrpcService),
+}
+
+/// Where one signal goes.
+pub(super) struct Endpoint {
+    /// For HTTP; appended to the path of the address unless that ends with it.
+    pub(super) path: &'static str,
+    /// For gRPC.
+    pub(super) method: &'static str,
+}
+
 /// A collector's client for one signal.
 pub(super) struct Collector {
-    service: Service,
+    client: CollectorClient,
     target: PathAndQuery,
     headers: HeaderMap,
 }
 
 impl Collector {
-    /// A client that posts to `path`, which is appended to the path of the address unless that ends
-    /// with it.
-    pub(super) fn new(service: Service, path: &str, mut headers: HeaderMap) -> Self {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        Self { target: target(&service, path), service, headers }
+    /// A client that sends to `endpoint`.
+    pub(super) fn new(
+        client: CollectorClient,
+        endpoint: &Endpoint,
+        mut headers: HeaderMap,
+    ) -> Self {
+        let target = match &client {
+            CollectorClient::Http(service) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+                target(service, endpoint.path)
+            }
+            CollectorClient::Grpc(_) => PathAndQuery::from_static(endpoint.method),
+        };
+        Self { client, target, headers }
     }
 
-    /// Posts `body`, a request in protobuf.
+    /// Sends `body`, a request in protobuf.
     pub(super) async fn send(&self, body: Vec<u8>) -> SendOutcome {
-        let call = ServiceCall {
-            method: Method::POST,
-            target: self.target.clone(),
-            headers: self.headers.clone(),
-            body: Bytes::from(body),
-            wait: Duration::ZERO,
-            bytes_max: ANSWER_BYTES_MAX,
+        let (headers, bytes_max) = (self.headers.clone(), ANSWER_BYTES_MAX);
+        let outcome = match &self.client {
+            CollectorClient::Http(service) => {
+                let call = ServiceCall {
+                    method: Method::POST,
+                    target: self.target.clone(),
+                    headers,
+                    body: Bytes::from(body),
+                    wait: Duration::ZERO,
+                    bytes_max,
+                };
+                service.call(call).await.map(|answer| outcome_of(&answer))
+            }
+            CollectorClient::Grpc(service) => {
+                let (method, message) = (self.target.clone(), Bytes::from(body));
+                let call = GrpcCall { method, headers, message, bytes_max };
+                service.call(call).await.map(grpc_outcome_of)
+            }
         };
-        match self.service.call(call).await {
-            Ok(answer) => outcome_of(&answer),
-            Err(failure) => SendOutcome::later(failure.to_string()),
-        }
+        outcome.unwrap_or_else(|failure| SendOutcome::later(failure.to_string()))
     }
 }
 
@@ -76,6 +111,27 @@ fn outcome_of(answer: &ServiceAnswer) -> SendOutcome {
         }
         500.. => SendOutcome::Doubtful(cause),
         _ => SendOutcome::Refused(cause),
+    }
+}
+
+/// Classifies a collector's response over gRPC.
+///
+/// The OTLP specification lists the codes that may be retried ("Failures"). As with HTTP, a
+/// collector that does not know us is asked again. Servers say of a message that is too large the
+/// same as of an overload (8, 11), so those two are doubtful.
+fn grpc_outcome_of(answer: GrpcAnswer) -> SendOutcome {
+    let GrpcAnswer { code, message, body } = answer;
+    if code == 0 {
+        return protobuf(body);
+    }
+    let cause = format!("the collector answered with gRPC status {code}: {message}");
+    match code {
+        // CANCELLED, DEADLINE_EXCEEDED, PERMISSION_DENIED, ABORTED, UNIMPLEMENTED, UNAVAILABLE,
+        // DATA_LOSS, UNAUTHENTICATED.
+        1 | 4 | 7 | 10 | 12 | 14 | 15 | 16 => SendOutcome::later(cause),
+        // INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION.
+        3 | 5 | 6 | 9 => SendOutcome::Refused(cause),
+        _ => SendOutcome::Doubtful(cause),
     }
 }
 
@@ -118,16 +174,23 @@ fn accepted(answer: &ServiceAnswer) -> SendOutcome {
         .headers
         .get(CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    let (rejected, message) = if is_json {
-        let response: JsonResponse = entry::read(&answer.body).unwrap_or_default();
-        let partial = response.partial_success;
-        let number = partial.rejected_spans.or(partial.rejected_log_records);
-        (number.map_or(0, |number| number.value()), partial.error_message)
-    } else {
-        let response = ExportTraceServiceResponse::decode(answer.body.clone()).unwrap_or_default();
-        let partial = response.partial_success.unwrap_or_default();
-        (partial.rejected_spans, partial.error_message)
-    };
+    if !is_json {
+        return protobuf(answer.body.clone());
+    }
+    let response: JsonResponse = entry::read(&answer.body).unwrap_or_default();
+    let partial = response.partial_success;
+    let number = partial.rejected_spans.or(partial.rejected_log_records);
+    taken(number.map_or(0, |number| number.value()), &partial.error_message)
+}
+
+/// What a response in protobuf says of a part of the request.
+fn protobuf(body: Bytes) -> SendOutcome {
+    let response = ExportTraceServiceResponse::decode(body).unwrap_or_default();
+    let partial = response.partial_success.unwrap_or_default();
+    taken(partial.rejected_spans, &partial.error_message)
+}
+
+fn taken(rejected: i64, message: &str) -> SendOutcome {
     SendOutcome::Taken {
         rejected: u64::try_from(rejected).unwrap_or(0),
         cause: message.chars().take(MESSAGE_CHARS_MAX).collect(),

@@ -7,7 +7,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::UNIX_EPOCH;
 
-use bartizan_outbound::service::Service;
 use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
@@ -21,7 +20,12 @@ use super::super::entry::JournalRecord;
 use super::super::export::{Batch, Destination, SendOutcome};
 use super::super::span::{Assembler, attributes_of, scope, time};
 use super::super::tail::Line;
-use super::collector::Collector;
+use super::collector::{Collector, CollectorClient, Endpoint};
+
+const ENDPOINT: Endpoint = Endpoint {
+    path: "/v1/logs",
+    method: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+};
 
 /// Makes log records and sends them to a collector.
 pub(super) struct Logs {
@@ -36,13 +40,13 @@ pub(super) struct Logs {
 impl Logs {
     /// Sends the records from `begins` on.
     pub(super) fn new(
-        collector: Service,
+        collector: CollectorClient,
         headers: HeaderMap,
         resource: &Resource,
         begins: u64,
     ) -> Self {
         Self {
-            collector: Collector::new(collector, "/v1/logs", headers),
+            collector: Collector::new(collector, &ENDPOINT, headers),
             resource: resource.into(),
             assembler: Assembler::default(),
             begins,

@@ -5,7 +5,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bartizan_outbound::service::Service;
 use bytes::Bytes;
 use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -19,7 +18,12 @@ use super::super::entry::JournalRecord;
 use super::super::export::{Batch, Destination, SendOutcome};
 use super::super::span::Assembler;
 use super::super::tail::Line;
-use super::collector::Collector;
+use super::collector::{Collector, CollectorClient, Endpoint};
+
+const ENDPOINT: Endpoint = Endpoint {
+    path: "/v1/traces",
+    method: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+};
 
 /// Assembles spans and sends them to a collector.
 pub(super) struct Traces {
@@ -40,13 +44,13 @@ pub(super) struct MadeSpan {
 impl Traces {
     /// Sends spans that end at record `begins` or later.
     pub(super) fn new(
-        collector: Service,
+        collector: CollectorClient,
         headers: HeaderMap,
         resource: &Resource,
         begins: u64,
     ) -> Self {
         Self {
-            collector: Collector::new(collector, "/v1/traces", headers),
+            collector: Collector::new(collector, &ENDPOINT, headers),
             resource: resource.into(),
             assembler: Assembler::default(),
             begins,

@@ -58,17 +58,17 @@ const ENTRY: usize = 3;
 /// parts.
 pub const RECORD_BYTES_MAX: usize = SKELETON_BYTES_MAX
     // Principal, server, method, tool, prompt, task, operation, pack, policy revision, call, approver,
-    // hold, issuer, subject, client id.
-    + 15 * Name::BYTES_MAX
+    // hold, issuer, subject, client id, the call that a server's message came with.
+    + 16 * Name::BYTES_MAX
     // Name and version of the client; method, host, path and origin of a refused request; version
     // and host of the program.
     + 8 * Label::BYTES_MAX
     + IdText::BYTES_MAX
     + UriText::BYTES_MAX
     + Note::BYTES_MAX
-    // Error type, definition, locked, drift, digest, both trace ids, peer, scope, session,
-    // configuration.
-    + 11 * Code::BYTES_MAX
+    // Error type, definition, locked, drift, digest, both trace ids, both of the link, peer, scope,
+    // session, configuration.
+    + 13 * Code::BYTES_MAX
     // Why an approver answered so.
     + Message::BYTES_MAX
     + FLAGS_MAX * (Code::BYTES_MAX + ENTRY)
@@ -574,7 +574,7 @@ pub struct AuditRecord {
     pub duration_us: Option<u64>,
     /// When the call was forwarded, and how long its server took, in an `outcome` record.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream: Option<UpstreamFacts>,
+    pub upstream: Option<Box<UpstreamFacts>>,
     /// In the records of a server's message: the call in whose answer stream the server sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<CallId>,

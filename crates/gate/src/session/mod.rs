@@ -561,6 +561,7 @@ impl Session {
         calls
     }
 
+    /// Adds a call to those in flight, and returns what notes when it is forwarded.
     fn track(&mut self, call: InFlightCall) -> ForwardedAt {
         let mark = call.forwarded.clone();
         let order = self.next_order;
@@ -686,9 +687,9 @@ impl Session {
         record.id = entry.id.as_ref().map(id_text);
         record.outcome = Some(outcome);
         record.duration_us = Some(micros(now.uptime.saturating_sub(entry.started)));
-        record.upstream = entry.forwarded.get().map(|start| UpstreamFacts {
-            start_us: micros(start),
-            duration_us: micros(now.uptime.saturating_sub(start)),
+        record.upstream = entry.forwarded.get().map(|start| {
+            let duration_us = micros(now.uptime.saturating_sub(start));
+            Box::new(UpstreamFacts { start_us: micros(start), duration_us })
         });
         record
     }
