@@ -51,6 +51,8 @@ pub struct ServerConfig {
     pub refusal: RefusalForm,
     /// Whether batches may pass where MCP 2025-03-26 is spoken over HTTP (`batches`).
     pub batches: bool,
+    /// Whether it is told the trace context of our span (`propagate`).
+    pub propagate: bool,
     /// Who checks tokens for it, and how (`oauth`, `public_url`). Default: nobody asks for any.
     pub oauth: Option<OAuthConfig>,
 }
@@ -114,6 +116,14 @@ pub(super) fn read(
         .or(RefusalForm::Error);
     let mut upstream = Upstream::read(s, front);
     let batches = batches(s, upstream.as_ref());
+    let propagate = s
+        .key(
+            "propagate",
+            flag(),
+            "Tells the server our CLIENT span as the parent of its own: `traceparent` in `_meta`, and \
+             as header over HTTP, in place of the agent's. See [audit.md](audit.md#opentelemetry).",
+        )
+        .or(false);
     let oauth = OAuthConfig::read(s, front, &mut upstream);
     let server = ServerConfig {
         name,
@@ -128,6 +138,7 @@ pub(super) fn read(
         origins,
         refusal,
         batches,
+        propagate,
         oauth,
     };
     Some((server, path_at))

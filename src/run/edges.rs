@@ -98,6 +98,7 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
             let pack = server.pack.as_ref().map(|pack| self::pack(server, pack)).transpose()?;
             let mut protected = Protected::new(server.facts(pack), server.refusal);
             protected.batches = server.batches;
+            protected.propagate = server.propagate;
             if let Some(lock) = &lock {
                 protected.lock = lock.of_server(&server.name);
             }

@@ -1210,6 +1210,75 @@ fn records_say_when_a_call_was_forwarded_and_under_which_contexts() {
     assert!(of("denial")["upstream"].is_null(), "it was not forwarded");
 }
 
+/// One server is told our span as the parent of its own, and the other gets the agent's bytes.
+#[test]
+fn a_server_is_told_our_span_where_its_configuration_says_so() {
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&received);
+    let collector = RecordingUpstream::start(Box::new(move |received| {
+        log.lock().unwrap().push(received.body.clone());
+        http_answer("200 OK", "", b"")
+    }));
+    let server = || RecordingUpstream::start(Box::new(|it| json(&odd_answer(&it.body))));
+    let (told, plain) = (server(), server());
+    let folder = tempfile::tempdir().unwrap();
+    let (state, policies) = (folder.path().join("state"), folder.path().join("policies"));
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("rules.rego"), POLICY).unwrap();
+    let text = format!(
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n\
+         otlp: {{endpoint: '{}'}}\nservers:\n  told: {{path: /mcp, propagate: true, url: '{}'}}\n  \
+         plain: {{path: /plain, url: '{}'}}\n",
+        state.display(),
+        policies.display(),
+        collector.url(),
+        told.url(),
+        plain.url()
+    );
+    let program = Program::run(folder.path(), "", &text);
+    let mut client = Client::connect(program.addresses().0);
+    let of = |id: u32, params: &str| {
+        format!(r#"{{ "method":"tools/call", "id":{id},"params":{{{params}}} ,"jsonrpc":"2.0"}}"#)
+    };
+    let theirs = format!("00-{TRACE}-{PARENT}-00");
+    let meta = format!(r#""_meta":{{"x": 1.0e2, "traceparent":"{theirs}"}}, "name":"get""#);
+    let bare = r#""name":"get", "_meta" : {}"#;
+    let headers = format!("{LEGACY}traceparent: {theirs}\r\n");
+    for body in [of(1, &meta), of(2, bare), of(3, r#""name":"get""#)] {
+        client.send(&post(body, &headers));
+        assert_eq!(client.reply().status, 200);
+    }
+    let whole = of(4, &meta);
+    let elsewhere = String::from_utf8(post(&whole, &headers)).unwrap();
+    client.send(elsewhere.replacen("/mcp", "/plain", 1).as_bytes());
+    assert_eq!(client.reply().status, 200);
+    program.stop();
+
+    assert_eq!(plain.received()[0].body, whole.as_bytes());
+    assert_eq!(plain.received()[0].header("traceparent"), [theirs.as_str()]);
+    let bodies = received.lock().unwrap();
+    let spans: Vec<Span> = bodies
+        .iter()
+        .flat_map(|body| ExportTraceServiceRequest::decode(body.as_slice()).unwrap().resource_spans)
+        .flat_map(|resource| resource.scope_spans)
+        .flat_map(|scope| scope.spans)
+        .collect();
+    let clients: Vec<&Span> =
+        spans.iter().filter(|span| span.kind == i32::from(SpanKind::Client)).collect();
+    let told = told.received();
+    assert_eq!((told.len(), clients.len()), (3, 4));
+    for (got, client) in told.iter().zip(&clients) {
+        let context = format!("00-{TRACE}-{}-01", hex(&client.span_id));
+        assert_eq!(hex(&client.trace_id), TRACE);
+        assert_eq!(got.header("traceparent"), [context.as_str()]);
+        let body: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
+        assert_eq!(body["params"]["_meta"]["traceparent"], context);
+    }
+    let context = format!("00-{TRACE}-{}-01", hex(&clients[0].span_id));
+    let expected = of(1, &meta.replace(&theirs, &context));
+    assert_eq!(String::from_utf8(told[0].body.clone()).unwrap(), expected, "no other byte");
+}
+
 /// As for bundles and decision logs: roots of our own, and a certificate that says who we are.
 #[test]
 fn a_client_certificate_opens_the_collector() {

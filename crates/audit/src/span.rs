@@ -18,12 +18,12 @@ mod bounded;
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+use bartizan_gate::evidence::trace;
 use opentelemetry::trace::{
     Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use sha2::{Digest as _, Sha256};
 
 use super::entry::JournalRecord;
 use attributes::{Attributes, cut};
@@ -397,14 +397,9 @@ fn context(trace_id: TraceId, span_id: SpanId) -> SpanContext {
     SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, false, TraceState::NONE)
 }
 
-/// The first `N` bytes of a digest of `what`, the run and the call `key`: the same each time.
+/// An id of the run of `entry`: the same each time.
 fn digest<const N: usize>(what: &str, entry: &JournalRecord, key: &str) -> [u8; N] {
-    let digest = Sha256::digest(format!("{what}\n{}\n{key}", entry.boot));
-    let mut id = [0; N];
-    for (to, from) in id.iter_mut().zip(digest) {
-        *to = from;
-    }
-    id
+    trace::id(what, &entry.boot, key)
 }
 
 /// The time of a record.

@@ -300,6 +300,10 @@ impl HttpUpstream {
         if let Some(session) = session.map(HeaderValue::from_str) {
             headers.extend(session.ok().map(|session| (SESSION_ID, session)));
         }
+        let context = permitted.routing().traceparent.as_deref().map(HeaderValue::from_str);
+        if let Some(Ok(context)) = context {
+            headers.insert("traceparent", context);
+        }
         for (name, value) in &permitted.routing().params {
             let Ok(name) = HeaderName::try_from(&**name) else { continue };
             if !self.owned.contains(name.as_str()) {

@@ -86,7 +86,7 @@ fn object(pointer: &str, value: &str) -> Result<Vec<u8>, Unsettable> {
 }
 
 /// The edit that makes `name` the first member of `parent`.
-fn insert(parent: Value<'_>, name: &str, value: &[u8]) -> (Range<usize>, Vec<u8>) {
+pub(crate) fn insert(parent: Value<'_>, name: &str, value: &[u8]) -> (Range<usize>, Vec<u8>) {
     let at = parent.span().start.saturating_add(1);
     let mut text = Vec::with_capacity(name.len().saturating_add(value.len()).saturating_add(8));
     write_string(&mut text, name);

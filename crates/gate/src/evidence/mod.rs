@@ -4,6 +4,7 @@
 //! Nothing here writes: a record is a value, and an [`AuditSink`](step::AuditSink) of the edge
 //! keeps it.
 
+pub mod trace;
 mod mask;
 pub mod text;
 pub mod finding;

@@ -76,6 +76,8 @@ pub struct Routing {
     /// All `Mcp-Param-*` headers to send: `(header, encoded value)`. The client's own are not
     /// forwarded besides these.
     pub params: Vec<(Box<str>, Box<str>)>,
+    /// The value of `traceparent`, in place of the client's.
+    pub traceparent: Option<Box<str>>,
 }
 
 impl Permitted {

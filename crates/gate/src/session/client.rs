@@ -15,7 +15,7 @@ use crate::evidence::record::{
     ApprovalFacts, AuditRecord, CallId, DecisionFacts, Event, Finding, Now, Outcome, RedactionFacts,
 };
 use crate::evidence::refusal::{Addressee, Refusal, malformed_position};
-use crate::evidence::step::{Act, ForwardedAt, Payload, Permitted, Routing, Step};
+use crate::evidence::step::{Act, ForwardedAt, Permitted, Routing, Step};
 use crate::memory::Charge;
 use crate::question::access::Resource;
 use crate::question::access::Server;
@@ -543,7 +543,8 @@ impl Session {
             places: message.places.clone(),
             charge,
         });
-        let sent = Payload::Message(edited.map_or_else(|| Arc::clone(message.frame), Arc::new));
+        let frame = (message.frame, edited);
+        let (sent, routing) = self.propagated(message.gate, frame, &message.facts, routing);
         let permitted = Permitted::issue_proof(sent, question.protocol, call, routing);
         let step = Step::new(record, Act::Forward(permitted.under(duties))).marking([mark]);
         step.if_unrecorded(Refusal::unrecorded(message.addressee())).with_records(cancelled)
@@ -767,7 +768,7 @@ fn routing_of(
     headers: Option<&RoutingHeaders>,
 ) -> Routing {
     let name = question.method.and_then(|method| routing::mirrored_name(question.frame, method));
-    let mut routing = Routing { name: name.map(Into::into), params: Vec::new() };
+    let mut routing = Routing { name: name.map(Into::into), ..Routing::default() };
     let modern = question.protocol.era == Era::Modern;
     let (true, Some(definition)) = (modern, definition) else { return routing };
     // Without headers, such as those of a request that the gate had made, they are written here.

@@ -23,6 +23,7 @@ mod charges;
 mod legs;
 mod holds;
 mod discharge;
+mod propagation;
 mod client;
 mod own_tasks;
 mod replies;

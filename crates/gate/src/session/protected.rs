@@ -43,6 +43,8 @@ pub struct Protected {
     pub refusal: RefusalForm,
     /// Whether batches may pass (P7), over HTTP and in MCP 2025-03-26 alone. Default: `false`.
     pub batches: bool,
+    /// Whether the server is told the trace context of the CLIENT span. Default: `false`.
+    pub propagate: bool,
     /// The reviewed definitions of its tools. Default: no lock.
     pub lock: DefinitionLock,
     /// Its name, as records have it.
@@ -72,6 +74,7 @@ impl Protected {
             facts,
             refusal,
             batches: false,
+            propagate: false,
             lock: DefinitionLock::Off,
             record_name: OnceLock::new(),
             keeps_texts: AtomicBool::new(false),
