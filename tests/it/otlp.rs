@@ -552,10 +552,10 @@ async fn a_hold_is_a_span_below_its_call() {
         record.approval = Some(ApprovalFacts { hold, answer, by, reason, scope }.into());
         if answer == "granted" { record.with_finding(Finding::ApprovalGranted) } else { record }
     };
-    let mut held = called("c1");
-    held.event = Event::Hold;
-    held.time = now(1000).wall;
-    fixture.journal.keep(&held).unwrap();
+    let mut asked = called("c1");
+    asked.event = Event::Hold;
+    asked.time = now(1000).wall;
+    fixture.journal.keep(&asked).unwrap();
     for (answer, at) in [("pending", 1600), ("granted", 4000), ("spent", 5000), ("expired", 6000)] {
         fixture.journal.keep(&state("h1", answer, at)).unwrap();
     }
@@ -831,10 +831,10 @@ async fn a_collector_that_speaks_grpc_gets_everything() {
     let progress = start(sending, &journal, &tasks, stop.clone());
     journal.keep(&denial("refused")).unwrap();
     for _ in 0..3 {
-        let received = receiver.next().await;
-        assert_eq!(received.path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
-        assert_eq!(received.authorization.as_deref(), Some("Bearer secret"));
-        assert_eq!(received.spans().len(), 1);
+        let got = receiver.next().await;
+        assert_eq!(got.path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+        assert_eq!(got.authorization.as_deref(), Some("Bearer secret"));
+        assert_eq!(got.spans().len(), 1);
     }
     for call in ["rejected", "taken"] {
         journal.keep(&denial(call)).unwrap();
@@ -1271,7 +1271,8 @@ fn a_server_is_told_our_span_where_its_configuration_says_so() {
         let context = format!("00-{TRACE}-{}-01", hex(&client.span_id));
         assert_eq!(hex(&client.trace_id), TRACE);
         assert_eq!(got.header("traceparent"), [context.as_str()]);
-        let body: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
+        let body = String::from_utf8(got.body.clone()).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["params"]["_meta"]["traceparent"], context);
     }
     let context = format!("00-{TRACE}-{}-01", hex(&clients[0].span_id));
