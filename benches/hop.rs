@@ -21,7 +21,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use bartizan_audit::durability::Durability;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use firewall::{ANSWER, Firewall, GET, STREAM_HEAD, message, until};
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +52,11 @@ fn server() -> SocketAddr {
 
 /// The firewall before `server`, with everything on.
 fn firewall(server: SocketAddr) -> SocketAddr {
-    let firewall = Firewall::before(server, 2, CancellationToken::new());
+    served(Firewall::before(server, 2, CancellationToken::new()))
+}
+
+/// Serves on a thread of its own; gives where.
+fn served(firewall: Firewall) -> SocketAddr {
     let address = firewall.address;
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -181,5 +186,55 @@ fn events(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hop, events);
+/// Connections of agents at once.
+const AGENTS: u64 = 64;
+
+/// `calls` calls over [`AGENTS`] connections at once.
+#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+fn at_once(firewall: SocketAddr, request: &[u8], calls: u64) -> Duration {
+    let connect = |_| {
+        let stream = TcpStream::connect(firewall).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    };
+    let streams: Vec<_> = (0..AGENTS).map(connect).collect();
+    let begun = Instant::now();
+    std::thread::scope(|threads| {
+        for mut stream in streams {
+            threads.spawn(move || {
+                let mut buffer = Vec::new();
+                for _ in 0..calls / AGENTS {
+                    stream.write_all(request).unwrap();
+                    assert!(message(&mut stream, &mut buffer));
+                }
+            });
+        }
+    });
+    begun.elapsed()
+}
+
+/// Calls of 64 agents at once, with a journal on a disk.
+fn durability(criterion: &mut Criterion) {
+    let server = server();
+    let request = request();
+    let mut group = criterion.benchmark_group("hop/a call of 64 agents");
+    group.throughput(Throughput::Elements(1));
+    for (name, durability) in [("durable", Durability::Durable), ("written", Durability::Written)] {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let firewall =
+            Firewall::recording(directory, durability, server, 2, CancellationToken::new());
+        let firewall = served(firewall);
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|count| {
+                let made = count.div_ceil(AGENTS) * AGENTS;
+                let took = at_once(firewall, &request, made);
+                let share = Duration::from_nanos(count);
+                took.mul_f64(share.div_duration_f64(Duration::from_nanos(made)))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hop, events, durability);
 criterion_main!(benches);

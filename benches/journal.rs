@@ -1,4 +1,5 @@
-//! What keeping one record costs: encoding, SHA-256, one `write(2)`.
+//! What keeping one record costs: encoding, SHA-256, one `write(2)`. And how many calls a second pass
+//! that wait for the disk, beside what one flush of that disk takes.
 
 #![expect(
     clippy::unwrap_used,
@@ -6,15 +7,19 @@
     reason = "a bench that cannot go on should say where"
 )]
 
-use std::time::{Duration, SystemTime};
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use bartizan_audit::durability::{Durabilities, Durability};
 use bartizan_audit::journal::{Journal, JournalConfig};
 use bartizan_gate::evidence::record::{
     AuditRecord, DecisionFacts, Event, Now, OperationFacts, Outcome, ProtocolFacts, ReasonFacts,
     Target,
 };
 use bartizan_gate::evidence::step::AuditSink as _;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn now() -> Now {
     let wall = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
@@ -85,5 +90,71 @@ fn keep(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, keep);
+/// Calls that wait at once.
+const CALLERS: u64 = 64;
+
+/// Where files are on a disk; temporary files may be in memory.
+const ON_DISK: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// `calls` calls by [`CALLERS`] at once, each with an intent and an outcome that it waits for.
+#[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+async fn calls(journal: &Arc<Journal>, calls: u64) -> Duration {
+    let callers = tokio_util::task::TaskTracker::new();
+    let begun = Instant::now();
+    for caller in 0..CALLERS {
+        let journal = Arc::clone(journal);
+        callers.spawn(async move {
+            let name = format!("01JD3R8W4V0Q2N6K7M9P5T1XYZ-{caller:06}");
+            let intent = AuditRecord { call: Some(name.as_str().into()), ..intent() };
+            let mut outcome = AuditRecord::new(Event::Outcome, now());
+            outcome.call = Some(name.as_str().into());
+            outcome.outcome = Some(Outcome::Ok);
+            for _ in 0..calls.div_ceil(CALLERS) {
+                for record in [&intent, &outcome] {
+                    if let Some(position) = journal.keep_before_act(record).unwrap() {
+                        journal.durable(position).await.unwrap();
+                    }
+                }
+            }
+        });
+    }
+    callers.close();
+    callers.wait().await;
+    begun.elapsed()
+}
+
+fn durable(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir_in(ON_DISK).unwrap();
+    let mut file = File::create(directory.path().join("flushed")).unwrap();
+    criterion.bench_function("disk/1 KiB and fdatasync", |bencher| {
+        bencher.iter(|| {
+            file.write_all(&[b'x'; 1024]).unwrap();
+            file.sync_data().unwrap();
+        });
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut group = criterion.benchmark_group("journal/a call of 64 at once");
+    group.throughput(Throughput::Elements(1));
+    for (name, durability) in [("durable", Durability::Durable), ("written", Durability::Written)] {
+        let config = JournalConfig {
+            durability: Durabilities::all(durability),
+            ..JournalConfig::new(directory.path().join(name))
+        };
+        let (journal, _) = Journal::open(&config, "bench", now()).unwrap();
+        let journal = Arc::new(journal);
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|count| {
+                // Each caller makes whole calls, so a few more than asked for may be made.
+                let made = count.div_ceil(CALLERS).saturating_mul(CALLERS);
+                let took = runtime.block_on(calls(&journal, count));
+                took.mul_f64(
+                    Duration::from_nanos(count).div_duration_f64(Duration::from_nanos(made)),
+                )
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, keep, durable);
 criterion_main!(benches);

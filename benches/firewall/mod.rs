@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use bartizan::policy::embedded;
+use bartizan_audit::durability::{Durabilities, Durability};
 use bartizan_audit::journal::{Journal, JournalConfig};
 use bartizan_edge::Shared;
 use bartizan_edge::clock::Clock;
@@ -58,8 +59,22 @@ impl Firewall {
     /// many serving threads, or none beside the runtime that it is served on.
     pub(crate) fn before(server: SocketAddr, threads: usize, closing: CancellationToken) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        Self::recording(directory, Durability::Written, server, threads, closing)
+    }
+
+    /// The same with its journal in `directory`, where its acts wait for `durability`.
+    pub(crate) fn recording(
+        directory: TempDir,
+        durability: Durability,
+        server: SocketAddr,
+        threads: usize,
+        closing: CancellationToken,
+    ) -> Self {
         let clock = Clock::start();
-        let config = JournalConfig::new(directory.path());
+        let config = JournalConfig {
+            durability: Durabilities::all(durability),
+            ..JournalConfig::new(directory.path())
+        };
         let (journal, _) = Journal::open(&config, "bench", clock.now()).unwrap();
         let config = GateConfig {
             mode: Mode::Enforce,

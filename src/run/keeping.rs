@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use super::background::keep_running;
 
 use bartizan_audit::journal::Journal;
-use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::clock::Clock;
+use bartizan_edge::{Shared, wait};
 use bartizan_gate::evidence::record::{AuditRecord, CallId, Event, Now};
 use bartizan_gate::evidence::repeats::Repeats;
 use bartizan_gate::evidence::step::{AuditSink, Flushed, Position, Unkept};
@@ -82,7 +82,7 @@ impl Keeper {
             async move {
                 loop {
                     keeper.refused.notified().await;
-                    while let Err(unkept) = keeper.journal.mend(clock.now()) {
+                    while let Err(unkept) = wait(|| keeper.journal.mend(clock.now())) {
                         keeper.readiness.not_ready(Component::Journal, unkept.cause);
                         tokio::time::sleep(TRY_EVERY).await;
                     }
@@ -90,6 +90,7 @@ impl Keeper {
                 }
             }
         });
+        self.watch(shared);
         let Some(interval) = self.repeats.as_ref().map(Repeats::interval) else { return };
         let keeper = Arc::clone(self);
         keep_running(shared, "counts of refusals", move || {
@@ -107,6 +108,22 @@ impl Keeper {
 }
 
 impl Keeper {
+    /// Starts the task that notices a write that hangs, also if no other call comes to wait for it.
+    fn watch(self: &Arc<Self>, shared: &Shared) {
+        let keeper = Arc::clone(self);
+        keep_running(shared, "watch of the journal", move || {
+            let keeper = Arc::clone(&keeper);
+            async move {
+                loop {
+                    tokio::time::sleep(TRY_EVERY).await;
+                    if let Err(unkept) = wait(|| keeper.journal.responds()) {
+                        keeper.fails(&unkept);
+                    }
+                }
+            }
+        });
+    }
+
     /// Reports that records cannot be kept, because of `unkept`.
     fn fails(&self, unkept: &Unkept) {
         // First clear readiness, then wake the task: the other way round the task could set

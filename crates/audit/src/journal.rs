@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bartizan_sync::lock;
+use bartizan_sync::{Bounded, lock};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -30,7 +30,7 @@ use super::encode::Encoder;
 use super::recover::{self, JournalError, Recovery, at};
 use super::segment::{self, SegmentDirectory, Store, caught};
 use super::tail::Follower;
-use super::writer::{Said, Writer};
+use super::writer::{Missed, Said, Writer};
 
 pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
 
@@ -38,10 +38,19 @@ pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
 /// second.
 pub const FLUSH_WAIT_MAX: Duration = Duration::from_millis(900);
 
+/// How long a record waits at most for its turn to be written, so that its caller is refused within a
+/// second while a write hangs.
+pub const WRITE_WAIT_MAX: Duration = Duration::from_millis(900);
+
+/// Why a record is not written.
+const HANGS: &str = "the disk takes too long to write the journal";
+
 /// The only writer of a journal directory; shared by all threads.
 #[derive(Debug)]
 pub struct Journal {
-    writer: Mutex<Writer>,
+    writer: Bounded<Writer>,
+    /// What could not be handed to the writer, which hangs.
+    missed: Mutex<Missed>,
     committer: Arc<Committer>,
     head: watch::Sender<u64>,
     /// Beside the writer, whose lock may be held for as long as the disk takes.
@@ -116,7 +125,8 @@ impl Journal {
         let journal = Self {
             head: watch::Sender::new(writer.last_seq()),
             open_calls: AtomicUsize::new(writer.open_calls()),
-            writer: Mutex::new(writer),
+            writer: Bounded::new(writer),
+            missed: Mutex::default(),
             committer,
             directory: path.to_owned(),
             boot: boot.into(),
@@ -147,6 +157,15 @@ impl Journal {
         }
         self.write(|writer| writer.mend(now))?;
         self.committer.recover(self.last_seq()).map_err(|cause| Unkept { cause })
+    }
+
+    /// Whether a record would get its turn to be written.
+    ///
+    /// # Errors
+    ///
+    /// A write hangs.
+    pub fn responds(&self) -> Result<(), Unkept> {
+        self.writer.with(WRITE_WAIT_MAX, |_| ()).ok_or_else(hangs)
     }
 
     /// Records `checkpoint`, and returns the sequence number of its record.
@@ -211,25 +230,40 @@ impl Journal {
     ) -> Result<Option<u64>, Unkept> {
         let body = encoder.encode(record);
         let mut position = None;
-        self.write(|writer| {
+        let kept = self.try_write(|writer| {
             let durability = writer.durability_of(record);
             let seq = writer.keep(record, body)?;
             position = Some(seq).filter(|_| durability == Durability::Durable);
             Ok(seq)
-        })?;
-        Ok(position)
+        });
+        match kept {
+            Some(kept) => kept.map(|()| position),
+            None => {
+                lock(&self.missed).count(record);
+                Err(hangs())
+            }
+        }
     }
 
-    /// Runs `what` under the lock, and logs afterwards. A panic refuses this record alone.
     fn write(&self, what: impl FnOnce(&mut Writer) -> Result<u64, String>) -> Result<(), Unkept> {
-        let (kept, said) = {
-            let mut writer = lock(&self.writer);
-            let kept = caught(|| what(&mut writer));
+        self.try_write(what).unwrap_or_else(|| Err(hangs()))
+    }
+
+    /// Runs `what` when it is this record's turn, and logs afterwards; `None` if a write hangs. A
+    /// panic refuses this record alone.
+    fn try_write(
+        &self,
+        what: impl FnOnce(&mut Writer) -> Result<u64, String>,
+    ) -> Option<Result<(), Unkept>> {
+        let (kept, said) = self.writer.with(WRITE_WAIT_MAX, |writer| {
+            let missed = std::mem::take(&mut *lock(&self.missed));
+            writer.missed(missed, HANGS);
+            let kept = caught(|| what(writer));
             self.open_calls.store(writer.open_calls(), Ordering::Relaxed);
             (kept, std::mem::take(&mut writer.said))
-        };
+        })?;
         said.into_iter().for_each(Said::log);
-        self.announce(kept)
+        Some(self.announce(kept))
     }
 
     fn announce(&self, kept: Result<u64, String>) -> Result<(), Unkept> {
@@ -243,6 +277,10 @@ impl Journal {
         });
         Ok(())
     }
+}
+
+fn hangs() -> Unkept {
+    Unkept { cause: HANGS.to_owned() }
 }
 
 impl Drop for Journal {

@@ -150,6 +150,29 @@ impl Said {
     }
 }
 
+/// Records that were never handed to the writer.
+#[derive(Debug, Default)]
+pub(super) struct Missed {
+    count: u64,
+    since: Option<SystemTime>,
+    /// The outcomes among them.
+    ended: Vec<(CallId, Option<Outcome>)>,
+}
+
+impl Missed {
+    /// Counts `record`.
+    pub(super) fn count(&mut self, record: &AuditRecord) {
+        self.count = self.count.saturating_add(1);
+        self.since.get_or_insert(record.time);
+        if record.event == Event::Outcome
+            && let Some(call) = &record.call
+            && self.ended.len() < OPEN_CALLS_MAX
+        {
+            self.ended.push((CallId::clone(call), record.outcome.clone()));
+        }
+    }
+}
+
 /// A call without all of its outcomes.
 #[derive(Debug, Clone, Copy)]
 struct OpenCall {
@@ -620,23 +643,43 @@ impl Writer {
         }
     }
 
+    /// Takes note of records that could not be handed over, because of `cause`.
+    pub(super) fn missed(&mut self, missed: Missed, cause: &str) {
+        let Some(since) = missed.since else { return };
+        for (call, outcome) in missed.ended {
+            self.owe(&call, outcome);
+        }
+        self.count_refused(missed.count, since, cause);
+    }
+
+    /// Notes the `outcome` of an open call, to be written later.
+    fn owe(&mut self, call: &CallId, outcome: Option<Outcome>) {
+        // As many as are open at most: a call is open once for each outcome that it owes.
+        if self.open.contains_key(call) && self.owed.len() < OPEN_CALLS_MAX {
+            self.owed.push((CallId::clone(call), outcome));
+        }
+    }
+
     fn count_refusal(&mut self, record: &AuditRecord, cause: &str) {
         if record.event == Event::Outcome
-            && let Some(call) = record.call.as_ref().filter(|call| self.open.contains_key(*call))
-            // As many as are open at most: a call is open once for each outcome that it owes.
-            && self.owed.len() < OPEN_CALLS_MAX
+            && let Some(call) = &record.call
         {
-            self.owed.push((CallId::clone(call), record.outcome.clone()));
+            self.owe(call, record.outcome.clone());
         }
+        self.count_refused(1, record.time, cause);
+    }
+
+    /// Counts `count` records, the first of which was refused at `since`, for the next `gap` record.
+    fn count_refused(&mut self, count: u64, since: SystemTime, cause: &str) {
         if self.refused.is_none() {
             self.said.push(Said::Refused(cause.to_owned()));
         }
         let refused = self.refused.get_or_insert_with(|| RefusedRecords {
             count: 0,
-            since: rfc3339(record.time),
+            since: rfc3339(since),
             cause: String::new(),
         });
-        refused.count = refused.count.saturating_add(1);
+        refused.count = refused.count.saturating_add(count);
         cause.clone_into(&mut refused.cause);
     }
 }

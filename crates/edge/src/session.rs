@@ -532,7 +532,7 @@ impl SessionHandle {
             {
                 aside::long(|| mutex.lock())
             }
-            Err(TryLockError::WouldBlock) => mutex.lock(),
+            Err(TryLockError::WouldBlock) => wait_for(mutex),
             Err(TryLockError::Poisoned(poisoned)) => Err(poisoned),
         }
     }
@@ -588,6 +588,23 @@ impl SessionHandle {
             Err(unrecorded) => unrecorded.refusal,
         }
     }
+}
+
+/// Turns that others get before a wait for a session is taken for a long one.
+const YIELDS: usize = 64;
+
+/// Locks `mutex`. A step is short, so the wait is, too; but the disk may hang while its record is
+/// written, and then the other tasks of this thread go on.
+fn wait_for<T>(mutex: &Mutex<T>) -> LockResult<MutexGuard<'_, T>> {
+    for _ in 0..YIELDS {
+        std::thread::yield_now();
+        match mutex.try_lock() {
+            Ok(locked) => return Ok(locked),
+            Err(TryLockError::Poisoned(poisoned)) => return Err(poisoned),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+    aside::wait(|| mutex.lock())
 }
 
 /// Counts a request of a session that is or was held, so that its steps tell of changes.

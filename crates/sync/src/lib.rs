@@ -9,14 +9,20 @@
 //! The lock of a session does not: a step changes it in many places. It must not be taken by these
 //! functions; a session whose lock is poisoned is closed.
 //!
+//! A lock whose holder may hang in a system call is a [`Bounded`] one.
+//!
 //! A task ends when it panics, and a duty that it has for the whole run would end with it. So a task
 //! of that kind is run by [`caught`] and begun anew (threat K17).
+
+mod bounded;
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::Poll;
+
+pub use bounded::Bounded;
 
 /// Locks `mutex`, poisoned or not.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

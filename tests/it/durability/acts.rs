@@ -24,10 +24,16 @@ use crate::journal;
 
 /// A firewall over HTTP that records in `kept`.
 pub(super) fn rig(kept: &Arc<Kept>, behind: &Behind) -> Rig {
+    rig_with(kept, behind, HttpConfig::default())
+}
+
+/// The same with another configuration of its listener.
+#[expect(clippy::large_types_passed_by_value, reason = "tests")]
+pub(super) fn rig_with(kept: &Arc<Kept>, behind: &Behind, config: HttpConfig) -> Rig {
     let (shared, sink) = shared();
     let shared = Shared { sink: Arc::<Kept>::clone(kept), ..shared };
     let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
-    Rig::sharing((shared, sink), HttpConfig::default(), |_| upstream.into(), |route| vec![route])
+    Rig::sharing((shared, sink), config, |_| upstream.into(), |route| vec![route])
 }
 
 /// A server that answers, and notes how many intents and outcomes are on the disk then.

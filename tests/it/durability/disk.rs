@@ -51,7 +51,6 @@ impl Disk {
         self.changed.notify_all();
     }
 
-    #[expect(dead_code, reason = "for the next tests")]
     pub(crate) fn write(&self, does: Does) {
         self.state.lock().unwrap().write = does;
         self.changed.notify_all();
@@ -74,6 +73,11 @@ impl Disk {
         self.state.lock().unwrap().flushes
     }
 
+    /// Lets everything that hangs go on when the value is dropped, so that a test that fails ends.
+    pub(crate) fn released(self: &Arc<Self>) -> Released {
+        Released(Arc::clone(self))
+    }
+
     fn done(&self, which: impl Fn(&State) -> Does) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         state.hanging += 1;
@@ -84,6 +88,16 @@ impl Disk {
             Does::Fails(error) => Err(error.into()),
             Does::Works | Does::Hangs => Ok(()),
         }
+    }
+}
+
+/// See [`Disk::released`].
+pub(crate) struct Released(Arc<Disk>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.flush(Does::Works);
+        self.0.write(Does::Works);
     }
 }
 

@@ -1,13 +1,17 @@
 //! A disk that hangs or fails: what waits for it is refused, the rest goes on, and so does all once
 //! it works again.
 
+use bartizan_audit::durability::{Durabilities, Durability};
 use bartizan_audit::segment;
 use bartizan_audit::verify::{Extent, verify};
+use bartizan_edge::http::HttpConfig;
 use bartizan_gate::evidence::record::Outcome;
+use bartizan_gate::evidence::step::AuditSink as _;
 
-use super::acts::rig;
+use super::acts::{rig, rig_with};
 use super::disk::{Does, Kept, settled_once};
 use crate::http_edge::rig::{Behind, json, modern_call, result};
+use crate::journal::{denial, intent, outcome};
 
 async fn server() -> Behind {
     Behind::start(|_, _| json(&result(1))).await
@@ -48,6 +52,7 @@ async fn a_flush_that_hangs_refuses_within_bounds_and_then_at_once() {
     let kept = Kept::durable();
     let behind = server().await;
     let rig = rig(&kept, &behind);
+    let _released = kept.disk.released();
     kept.disk.flush(Does::Hangs);
     for _ in 0..3 {
         let reply = rig.ask(&modern_call(1, "change")).await;
@@ -80,4 +85,78 @@ async fn an_answer_whose_outcome_does_not_get_to_the_disk_is_not_released() {
     assert!(!reply.text().contains("secret"), "{}", reply.text());
     assert_eq!(kept.seen.outcomes(), [Outcome::Ok], "what happened stays recorded as it was");
     assert!(settled_once(&kept.records()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_hangs_holds_up_its_own_call_alone() {
+    let kept = Kept::with(Durabilities::all(Durability::Written));
+    let behind = server().await;
+    // With serving threads of their own, as in a program that serves.
+    let rig = || rig_with(&kept, &behind, HttpConfig { threads: 1, ..HttpConfig::default() });
+    let (first, second) = (rig(), rig());
+    let (mut stuck, mut other) = (first.client().await, second.client().await);
+    let _released = kept.disk.released();
+    kept.disk.write(Does::Hangs);
+    stuck.send(&modern_call(1, "change")).await;
+    kept.disk.until_hanging();
+    for _ in 0..3 {
+        other.send(&modern_call(1, "change")).await;
+        let reply = other.reply().await;
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        assert!(reply.text().contains("-31003"), "{}", reply.text());
+    }
+    let why = kept.journal.mend(crate::journal::now(3)).unwrap_err().cause;
+    assert!(why.contains("takes too long to write"), "{why}");
+    assert_eq!(behind.received().len(), 0);
+
+    kept.disk.write(Does::Works);
+    assert_eq!(stuck.reply().await.text(), result(1), "its record was written at last");
+    kept.mended().await;
+    other.send(&modern_call(1, "change")).await;
+    assert_eq!(other.reply().await.text(), result(1));
+    let records = kept.records();
+    assert!(settled_once(&records));
+    let gap = records.iter().find_map(|record| record.gap.as_ref()).unwrap();
+    assert_eq!(gap.refused, 3);
+    assert!(gap.cause.contains("takes too long to write"), "{}", gap.cause);
+    verify(&kept.path(), Extent::Whole).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_a_hanging_write_keeps_back_is_recorded_late_as_it_was() {
+    let kept = Kept::with(Durabilities::all(Durability::Written));
+    kept.journal.keep(&intent("early")).unwrap();
+    let _released = kept.disk.released();
+    kept.disk.write(Does::Hangs);
+    let journal = std::sync::Arc::clone(&kept.journal);
+    let hanging = std::thread::spawn(move || journal.keep(&denial("hangs")));
+    kept.disk.until_hanging();
+    assert!(kept.journal.keep(&outcome("early")).is_err());
+    kept.disk.write(Does::Works);
+    hanging.join().unwrap().unwrap();
+    kept.mended().await;
+    let records = kept.records();
+    let late = records.iter().find(|record| record.event == "outcome").unwrap();
+    assert_eq!((late.call.as_deref(), late.outcome.as_deref()), (Some("early"), Some("ok")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_works_again_by_itself() {
+    for error in [rustix::io::Errno::NOSPC, rustix::io::Errno::ROFS, rustix::io::Errno::IO] {
+        let kept = Kept::durable();
+        let behind = server().await;
+        let rig = rig(&kept, &behind);
+        kept.disk.write(Does::Fails(error));
+        let reply = rig.ask(&modern_call(1, "change")).await;
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        assert!(reply.text().contains("-31003"), "{}", reply.text());
+        assert_eq!(behind.received().len(), 0, "{error:?}");
+        assert!(kept.journal.mend(crate::journal::now(3)).is_err());
+        kept.disk.write(Does::Works);
+        kept.mended().await;
+        assert_eq!(rig.ask(&modern_call(1, "change")).await.text(), result(1));
+        let records = kept.records();
+        assert!(settled_once(&records) && records.iter().any(|record| record.gap.is_some()));
+        verify(&kept.path(), Extent::Whole).unwrap();
+    }
 }
