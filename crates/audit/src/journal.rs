@@ -236,13 +236,11 @@ impl Journal {
             position = Some(seq).filter(|_| durability == Durability::Durable);
             Ok(seq)
         });
-        match kept {
-            Some(kept) => kept.map(|()| position),
-            None => {
-                lock(&self.missed).count(record);
-                Err(hangs())
-            }
+        if let Some(kept) = kept {
+            return kept.map(|()| position);
         }
+        lock(&self.missed).count(record);
+        Err(hangs())
     }
 
     fn write(&self, what: impl FnOnce(&mut Writer) -> Result<u64, String>) -> Result<(), Unkept> {

@@ -77,7 +77,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[test]
     fn threads_use_it_in_turn_also_after_a_panic() {
