@@ -13,7 +13,7 @@ use bartizan_audit::otlp::Signal;
 use ::http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use super::form::{one_or_more, parse_url, texts_by_name, url, word};
+use super::form::{one_or_more, parse_url, texts_by_name, time, url, word};
 use super::headers::{header_name, headers};
 use super::limits::STEP_TIMES;
 use super::remote::{CredentialsConfig, RemoteConfig, RemoteKeys, is_protected};
@@ -46,8 +46,10 @@ pub struct OtlpConfig {
     pub remote: RemoteConfig,
     /// What it speaks (`protocol`).
     pub protocol: OtlpProtocol,
-    /// What is sent (`signals`), each once.
+    /// What is sent of the journal (`signals`), each once.
     pub signals: Vec<Signal>,
+    /// How often metrics are sent (`metrics_interval`), if they are (`signals`).
+    pub metrics: Option<Duration>,
     /// Headers for it (`headers`), and those of the environment.
     pub headers: Vec<(HeaderName, Secret)>,
     /// Attributes of the resource, by name (`resource`), and those of the environment.
@@ -87,11 +89,17 @@ impl OtlpConfig {
         let signals = s
             .key(
                 "signals",
-                one_or_more(word(Signal::ALL.map(|signal| (signal.as_str(), signal)))),
+                one_or_more(word([
+                    (Signal::Traces.as_str(), Some(Signal::Traces)),
+                    (Signal::Logs.as_str(), Some(Signal::Logs)),
+                    ("metrics", None),
+                ])),
                 "What is sent: `traces`, a span for each call and each hold; `logs`, a log record for \
-                 each record of the journal, with the record itself as body.",
+                 each record of the journal, with the record itself as body; `metrics`, those of \
+                 [metrics.md](metrics.md).",
             )
-            .or(vec![Signal::Traces]);
+            .or(vec![Some(Signal::Traces)]);
+        let metrics_interval = metrics_interval(s);
         let resource = s
             .key(
                 "resource",
@@ -112,17 +120,33 @@ impl OtlpConfig {
         add_headers(&mut headers, s);
         let resource = resource_of(resource, &|name| s.variable(name));
         let path = remote.url.path().trim_end_matches('/');
-        if path.ends_with("/v1/traces") && signals.contains(&Signal::Logs) {
+        if path.ends_with("/v1/traces") && signals.iter().any(|it| *it != Some(Signal::Traces)) {
             s.problem("endpoint", "takes traces alone", "write the base URL, without `/v1/traces`");
         }
+        let metrics = signals.contains(&None).then_some(metrics_interval);
         let mut once = Vec::new();
-        for signal in signals {
+        for signal in signals.into_iter().flatten() {
             if !once.contains(&signal) {
                 once.push(signal);
             }
         }
-        Some(Self { remote, protocol, signals: once, headers, resource })
+        Some(Self { remote, protocol, signals: once, metrics, headers, resource })
     }
+}
+
+/// How often metrics are sent.
+fn metrics_interval(s: &mut Section<'_>) -> Duration {
+    let range = Duration::from_secs(1)..=Duration::from_hours(1);
+    let written = s
+        .key(
+            "metrics_interval",
+            time(range.clone()),
+            "How often metrics are sent. The variable `OTEL_METRIC_EXPORT_INTERVAL`, ms, stands for it.",
+        )
+        .or(Duration::from_mins(1));
+    let variable = s.variable("OTEL_METRIC_EXPORT_INTERVAL");
+    let variable = variable.and_then(|text| text.trim().parse().ok()).map(Duration::from_millis);
+    variable.filter(|it| range.contains(it) && !s.has("metrics_interval")).unwrap_or(written)
 }
 
 /// What the collector speaks.

@@ -14,7 +14,7 @@ use super::policies::Current;
 use super::process;
 use crate::config::Config;
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::Progress;
+use bartizan_audit::otlp::{MetricsSender, Progress};
 use bartizan_audit::segment;
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{About, MetricsPage, Readiness};
@@ -24,11 +24,15 @@ use bartizan_gate::session::Protected;
 use bartizan_metrics::text::{self, Format};
 use bartizan_metrics::{Metrics, Names, Readings, Source};
 use bartizan_sync::lock;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How often the journal's files are looked at.
 const DISK_EVERY: Duration = Duration::from_secs(5);
 /// How often the number of the last record is noted, for the age of what is not exported.
 const MARK_EVERY: Duration = Duration::from_secs(1);
+/// Longest time that the last metrics are waited for.
+const LAST_MAX: Duration = Duration::from_secs(5);
 /// Notes that are kept; if there are more, every second one is dropped.
 const MARKS_MAX: usize = 4_096;
 
@@ -214,6 +218,41 @@ impl Metering {
             }
         });
         Arc::new(Self { metrics, facts })
+    }
+
+    /// Sends the metrics with `sender` each `interval`, as a task in `tasks`, and once more after `stop`.
+    pub(super) fn send(
+        &self,
+        sender: MetricsSender,
+        interval: Duration,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) {
+        let metrics = Arc::clone(&self.metrics);
+        tasks.spawn(async move {
+            let mut failed = None;
+            loop {
+                let stopped =
+                    stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none();
+                let collected = Arc::clone(&metrics);
+                let collected = tokio::task::spawn_blocking(move || collected.collect()).await;
+                // A panic in it is logged by the hook.
+                let Ok(collected) = collected else { continue };
+                let sent = tokio::time::timeout(LAST_MAX.max(interval), sender.send(&collected));
+                let sent = sent.await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                let cause = sent.err();
+                if cause != failed {
+                    match &cause {
+                        Some(cause) => tracing::warn!(cause, "the collector does not take metrics"),
+                        None => tracing::info!("the collector takes metrics again"),
+                    }
+                    failed = cause;
+                }
+                if stopped {
+                    return;
+                }
+            }
+        });
     }
 
     /// Reads what agents use from `usage`.

@@ -34,7 +34,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::HeaderValue;
+use ::http::{HeaderMap, HeaderValue};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,7 @@ use crate::confine::support;
 use crate::policy::Ready;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{self, CollectorClient, OtlpConfig, Progress, Signal};
+use bartizan_audit::otlp::{self, CollectorClient, MetricsSender, OtlpConfig, Progress, Signal};
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::client::ExitReason;
@@ -179,21 +179,22 @@ impl Export {
         state: PathBuf,
         journal: &Journal,
     ) -> Result<(), StartError> {
-        let collector = match otlp.protocol {
-            OtlpProtocol::Http => CollectorClient::Http(services::open("otlp", &otlp.remote)?),
-            OtlpProtocol::Grpc => CollectorClient::Grpc(services::open_grpc("otlp", &otlp.remote)?),
-        };
-        let mut settings = OtlpConfig::new(signal, collector, state);
-        for (name, secret) in &otlp.headers {
-            let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
-                StartError::new(format!("otlp.headers.{name}"), "is not a valid header value")
-            })?;
-            value.set_sensitive(true);
-            settings.headers.append(name, value);
-        }
+        let mut settings = OtlpConfig::new(signal, collector(otlp)?, state);
+        settings.headers = collector_headers(otlp)?;
         settings.resource = otlp.resource.clone().into_iter().collect();
         let progress = otlp::start(settings, journal, &self.tasks, self.stop.clone());
         self.progress.push((signal.exporter(), progress));
+        Ok(())
+    }
+
+    /// Starts sending metrics, if `config` wants that.
+    fn meter(&self, config: &Config, metering: &Metering, boot: &str) -> Result<(), StartError> {
+        let Some(otlp) = &config.otlp else { return Ok(()) };
+        let Some(interval) = otlp.metrics else { return Ok(()) };
+        let resource = otlp.resource.clone().into_iter().collect();
+        let (collector, headers) = (collector(otlp)?, collector_headers(otlp)?);
+        let sender = MetricsSender::new(collector, headers, resource, boot);
+        metering.send(sender, interval, &self.tasks, self.stop.clone());
         Ok(())
     }
 
@@ -202,6 +203,27 @@ impl Export {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// A client of the collector.
+fn collector(otlp: &crate::config::OtlpConfig) -> Result<CollectorClient, StartError> {
+    Ok(match otlp.protocol {
+        OtlpProtocol::Http => CollectorClient::Http(services::open("otlp", &otlp.remote)?),
+        OtlpProtocol::Grpc => CollectorClient::Grpc(services::open_grpc("otlp", &otlp.remote)?),
+    })
+}
+
+/// Headers of each request to it.
+fn collector_headers(otlp: &crate::config::OtlpConfig) -> Result<HeaderMap, StartError> {
+    let mut headers = HeaderMap::new();
+    for (name, secret) in &otlp.headers {
+        let mut value = HeaderValue::from_str(secret.expose()).map_err(|_| {
+            StartError::new(format!("otlp.headers.{name}"), "is not a valid header value")
+        })?;
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    Ok(headers)
 }
 
 /// A rule in the form of decision logs: `mcp/decision` for `data.mcp.decision`.
@@ -294,6 +316,7 @@ async fn build(
     let answering = approvals::answering(config, &shared, overview)?;
     let facts = metering::Facts::new(config, &shared, &readiness, journal, &export.progress);
     let metering = Metering::start(metrics, facts, &shared);
+    export.meter(config, &metering, boot)?;
     let edges = edges::Edges { sockets, launching: &launching, answering, metering: &metering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {

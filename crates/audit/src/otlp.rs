@@ -7,6 +7,7 @@
 
 mod collector;
 mod logs;
+mod metrics;
 mod traces;
 
 use std::fmt;
@@ -24,9 +25,10 @@ use super::export::{Cursor, Destination as _, Exporter};
 use super::journal::Journal;
 
 pub use self::collector::CollectorClient;
+pub use self::metrics::MetricsSender;
 pub use super::export::Progress;
 
-/// What is sent to a collector.
+/// What is sent to a collector of the journal's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// A span for each call and for each hold.

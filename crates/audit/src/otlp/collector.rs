@@ -135,7 +135,7 @@ fn grpc_outcome_of(answer: GrpcAnswer) -> SendOutcome {
     }
 }
 
-/// A response with partial success in JSON. It has one of the two numbers, by the signal.
+/// A response with partial success in JSON. It has one of the numbers, by the signal.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct JsonResponse {
@@ -147,6 +147,7 @@ struct JsonResponse {
 struct JsonPartialSuccess {
     rejected_spans: Option<JsonNumber>,
     rejected_log_records: Option<JsonNumber>,
+    rejected_data_points: Option<JsonNumber>,
     error_message: String,
 }
 
@@ -167,8 +168,8 @@ impl JsonNumber {
     }
 }
 
-/// What a collector that accepted a request says of a part of it. The response for log records
-/// has the same fields of protobuf as that for spans.
+/// What a collector that accepted a request says of a part of it. The responses for log records
+/// and metrics have the same fields of protobuf as that for spans.
 fn accepted(answer: &ServiceAnswer) -> SendOutcome {
     let is_json = answer
         .headers
@@ -180,6 +181,7 @@ fn accepted(answer: &ServiceAnswer) -> SendOutcome {
     let response: JsonResponse = entry::read(&answer.body).unwrap_or_default();
     let partial = response.partial_success;
     let number = partial.rejected_spans.or(partial.rejected_log_records);
+    let number = number.or(partial.rejected_data_points);
     taken(number.map_or(0, |number| number.value()), &partial.error_message)
 }
 
@@ -246,6 +248,7 @@ mod tests {
                 taken(2, "no"),
             ),
             (json, br#"{"partialSuccess":{"rejectedLogRecords":3,"other":1}}"#, taken(3, "")),
+            (json, br#"{"partialSuccess":{"rejectedDataPoints":"4"}}"#, taken(4, "")),
             (json, br#"{"partialSuccess":{"rejectedSpans":-1}}"#, taken(0, "")),
             (json, b"not JSON", taken(0, "")),
             ("application/x-protobuf", &[0x0a, 0x06, 0x08, 2, 0x12, 2, b'n', b'o'], taken(2, "no")),
