@@ -242,9 +242,10 @@ impl Metering {
                 let sent = sent.await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 let cause = sent.err();
                 if cause != failed {
-                    match &cause {
-                        Some(cause) => tracing::warn!(cause, "the collector does not take metrics"),
-                        None => tracing::info!("the collector takes metrics again"),
+                    if let Some(cause) = &cause {
+                        tracing::warn!(cause, "the collector does not take metrics");
+                    } else {
+                        tracing::info!("the collector takes metrics again");
                     }
                     failed = cause;
                 }

@@ -35,11 +35,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
@@ -52,8 +54,8 @@ use crate::bundles::rig::Sidecar;
 use crate::bundles::tls;
 use crate::failures::Program;
 use crate::firewall::{
-    Client, LEGACY, RecordingUpstream, answer as http_answer, call, journal, json, odd_answer,
-    post, wait,
+    Client, Firewall, LEGACY, RecordingUpstream, Setup, answer as http_answer, call, journal, json,
+    odd_answer, post, wait,
 };
 use crate::journal::{config, denial, intent, now, outcome};
 
@@ -1058,6 +1060,47 @@ const POLICY: &str = r#"package mcp
 
 permit contains {"code": "all", "message": "everything passes"} if input.tool.name != "drop_flag"
 "#;
+
+/// What a collector received as metrics: the totals of each request, and whose they are.
+#[test]
+fn metrics_go_to_the_collector_as_often_as_is_said_and_at_the_stop() {
+    let collector = RecordingUpstream::start(Box::new(|_| http_answer("200 OK", "", b"")));
+    let top = format!(
+        "otlp: {{endpoint: '{}', signals: [metrics], metrics_interval: 1s, resource: {{team: a}}}}\n",
+        collector.url()
+    );
+    let mut firewall = Firewall::with(Setup { top, ..Setup::default() });
+    let denials = || {
+        let received = collector.received();
+        let totals = received.iter().map(|received| {
+            assert!(received.head.starts_with("post /mcp/v1/metrics "), "{}", received.head);
+            let request = ExportMetricsServiceRequest::decode(&received.body[..]).unwrap();
+            let [metrics] = &request.resource_metrics[..] else { panic!("one resource") };
+            let about = &metrics.resource.as_ref().unwrap().attributes;
+            assert!(about.iter().any(|it| it.key == "team"), "{about:?}");
+            let metrics = metrics.scope_metrics.iter().flat_map(|scope| &scope.metrics);
+            let decisions = metrics.filter(|it| it.name == "bartizan.decisions");
+            decisions.map(points).sum::<f64>()
+        });
+        totals.collect::<Vec<_>>()
+    };
+    wait("the first metrics", || (!denials().is_empty()).then_some(()));
+    firewall.ask(call(1, "no_such_tool", "{}"));
+    firewall.stop();
+    let totals = denials();
+    assert!(totals.is_sorted() && totals.last() >= Some(&1.0), "{totals:?}");
+}
+
+/// The sum of the points of a counter.
+fn points(metric: &Metric) -> f64 {
+    let Some(metric::Data::Sum(sum)) = &metric.data else { panic!("{metric:?}") };
+    let values = sum.data_points.iter().map(|point| match point.value {
+        Some(number_data_point::Value::AsDouble(value)) => value,
+        Some(number_data_point::Value::AsInt(value)) => f64::from(u32::try_from(value).unwrap()),
+        None => 0.0,
+    });
+    values.sum()
+}
 
 /// The program is killed with calls in flight and while the collector is away: every span is sent
 /// later, and spans that the collector has accepted are not sent again.

@@ -39,9 +39,9 @@ pub(super) fn rig_with(kept: &Arc<Kept>, behind: &Behind, config: HttpConfig) ->
 /// A server that answers, and notes how many intents and outcomes are on the disk then.
 async fn noting(kept: &Arc<Kept>) -> (Behind, Arc<Mutex<Vec<usize>>>) {
     let noted: Arc<Mutex<Vec<usize>>> = Arc::default();
-    let (disk, notes) = (Arc::clone(&kept.disk), Arc::clone(&noted));
+    let (disk, to) = (Arc::clone(&kept.disk), Arc::clone(&noted));
     let behind = Behind::start(move |_, _| {
-        notes.lock().unwrap().push(disk.on_disk("intent"));
+        to.lock().unwrap().push(disk.on_disk("intent"));
         json(&result(1))
     })
     .await;
@@ -236,7 +236,7 @@ async fn a_client_that_leaves_while_its_call_waits_has_it_settled_once() {
 async fn draining_waits_for_the_disk() {
     let kept = Kept::durable();
     let behind = Behind::start(|_, _| {
-        vec![vec![Play::Sleep(std::time::Duration::from_millis(20))], json(&result(1))].concat()
+        [vec![Play::Sleep(std::time::Duration::from_millis(20))], json(&result(1))].concat()
     })
     .await;
     let rig = rig(&kept, &behind);
