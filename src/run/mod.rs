@@ -320,10 +320,7 @@ async fn build(
     let edges = edges::Edges { sockets, launching: &launching, answering, metering: &metering };
     let serving = edges::serve(config, protected.clone(), edges, &shared, &readiness)?;
     if matches!(serving, Serving::Http { .. }) {
-        let config = Arc::new(config.clone());
-        for (index, server) in protected.iter().enumerate() {
-            listing::keep_listed(&config, index, &launching, &shared, server);
-        }
+        listed(config, &protected, &launching, &shared);
     }
     Ok(Running {
         shared,
@@ -337,6 +334,19 @@ async fn build(
         export,
         drain: config.limits.drain,
     })
+}
+
+/// Keeps what each of `servers` lists known.
+fn listed(
+    config: &Config,
+    servers: &[Arc<Protected>],
+    launching: &edges::Launching,
+    shared: &Shared,
+) {
+    let config = Arc::new(config.clone());
+    for (index, server) in servers.iter().enumerate() {
+        listing::keep_listed(&config, index, launching, shared, server);
+    }
 }
 
 /// What decides at the start.

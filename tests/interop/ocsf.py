@@ -209,7 +209,7 @@ def otlp(state: pathlib.Path) -> int:
             check({"service.name", "service.instance.id"} <= names, names)
             spans += [span for scope in resource.scope_spans for span in scope.spans]
     for span in spans:
-        check(len(span.trace_id) == 16 and len(span.span_id) == 8 and span.kind in (2, 3), span)
+        check(len(span.trace_id) == 16 and len(span.span_id) == 8 and span.kind in (1, 2, 3), span)
         check(0 < span.start_time_unix_nano <= span.end_time_unix_nano, span)
     ids = {span.span_id for span in spans}
     check(len(ids) == len(spans), "two spans have the same id")

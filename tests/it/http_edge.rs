@@ -12,7 +12,7 @@
 pub(crate) mod rig;
 mod door;
 mod exchange;
-mod streams;
+pub(crate) mod streams;
 pub(crate) mod legacy_sse;
 mod resume;
 mod panics;

@@ -68,6 +68,8 @@ struct Writer {
     mark_ms: u64,
     /// Whether all that is open must end, because a record was put back.
     gone_back: bool,
+    /// Whether a batch was stored that a killed program loses.
+    loose: bool,
 }
 
 struct Inner {
@@ -155,6 +157,7 @@ impl Approvals {
             in_doubt: fault.is_some(),
             mark_ms: delta.mark_ms,
             gone_back: false,
+            loose: false,
         };
         let ledger = Ledger::new(limits, delta, now);
         let mut inner = Inner { ledger, waiting: BTreeMap::new(), unwitnessed: Vec::new(), fault };
@@ -378,7 +381,7 @@ impl Approvals {
     /// Says that the end of the call that was sent under the hold `id` is known: its outcome is
     /// recorded. A hold of which nobody says so becomes [`HoldState::Unknown`] when the program is
     /// started again, or after [`crate::limits::SETTLE_WITHIN`]. It does not flush to the disk, but
-    /// may wait for somebody who does.
+    /// may wait for somebody who does; the next tick does.
     pub fn settle(&self, id: &HoldId, now: Now) {
         let id = id.to_string();
         let mut writer = lock(&self.writer);
@@ -397,7 +400,8 @@ impl Approvals {
         self.losses.subscribe()
     }
 
-    /// Writes down what the time has brought about, and how far the clock has got; of a store that
+    /// Writes down what the time has brought about, what was not flushed to the disk yet, and how far
+    /// the clock has got; of a store that
     /// is shared, takes what other replicas have written. Somebody should call it about every
     /// second. It may wait for the disk.
     pub fn tick(&self, now: Now) {
@@ -409,7 +413,8 @@ impl Approvals {
             let inner = lock(&self.inner);
             (inner.ledger.time(now), inner.ledger.has_open())
         };
-        if open && writer.mark_ms.saturating_add(millis(MARK_EVERY)) <= at_ms {
+        let late = open && writer.mark_ms.saturating_add(millis(MARK_EVERY)) <= at_ms;
+        if late || writer.loose {
             drop(self.commit::<_, ()>(&mut writer, &Plan::nothing(()), at_ms));
         }
     }
@@ -560,6 +565,7 @@ impl Approvals {
         let doubt = std::mem::replace(&mut writer.in_doubt, true);
         match self.store.commit(&plan.batch(at_ms)) {
             Ok(version) => {
+                writer.loose = plan.lasting == Lasting::Later;
                 if self.store.is_exclusive() {
                     writer.cursor = version;
                 }

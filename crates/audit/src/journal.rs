@@ -100,6 +100,8 @@ impl Journal {
             return Err(JournalError::Locked { directory: path.to_owned() });
         };
         let survey = recover::survey(path)?;
+        // A run that was killed may have left the end of one that it had closed to the kernel.
+        segment::flush_newest(path).map_err(at("flush", path))?;
         let first_seq = survey.segment.as_ref().map(|(segment, _)| segment.first_seq);
         let store = SegmentDirectory::open(path, first_seq).map_err(at("open", path))?;
         let mut recovery = Recovery {

@@ -99,7 +99,10 @@ impl Taken<'_> {
     pub(super) async fn durable(mut self) -> StepOutcome {
         let session = self.session;
         let TakenState::Waits(waits) = &mut self.state else { return self.at_once() };
-        match Waits::act(waits, &*session.sink).await {
+        let is_open = |call: &CallId| session.is_open(call);
+        match Waits::act(waits, &*session.sink, &is_open).await {
+            // Its client has cancelled it meanwhile.
+            Ok(Act::Drop) => StepOutcome::Settled,
             Ok(act) => StepOutcome::Act(act),
             Err(cause) => self.refused(cause),
         }
@@ -355,7 +358,9 @@ impl SessionHandle {
     /// The outcome of a step whose records did not get to the disk, because of `cause`.
     fn not_durable(&self, waits: Waits, cause: Unkept) -> StepOutcome {
         let _order = self.waited(&self.order).unwrap_or_else(PoisonError::into_inner);
-        let outcome = self.unrecorded(None, waits.refused(cause, &*self.sink));
+        let is_open = |call: &CallId| self.is_open(call);
+        let refused = waits.refused(cause, self.clock.now(), &*self.sink, &is_open);
+        let outcome = refused.map_or(StepOutcome::Settled, |it| self.unrecorded(None, it));
         self.tell_held();
         outcome
     }
@@ -364,7 +369,9 @@ impl SessionHandle {
     fn abandoned(&self, waits: Waits) {
         let _order = self.waited(&self.order).unwrap_or_else(PoisonError::into_inner);
         let cause = Unkept { cause: "its client has disconnected".to_owned() };
-        if let Some(call) = waits.refused(cause, &*self.sink).call {
+        let is_open = |call: &CallId| self.is_open(call);
+        let refused = waits.refused(cause, self.clock.now(), &*self.sink, &is_open);
+        if let Some(call) = refused.and_then(|refused| refused.call) {
             self.with(|session| session.forget(&call));
         }
         self.tell_held();
@@ -495,6 +502,11 @@ impl SessionHandle {
             SessionState::Open(session) => session.awaits(call),
             SessionState::Closed { refusals, .. } => refusals.contains_key(call),
         }
+    }
+
+    /// Whether the record of `call`'s intent has no outcome yet.
+    fn is_open(&self, call: &CallId) -> bool {
+        self.with(|session| session.is_open(call)).unwrap_or(false)
     }
 
     /// Calls not settled yet, oldest first.

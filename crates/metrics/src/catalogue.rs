@@ -145,7 +145,7 @@ pub const RELOADS: Metric = metric(
 /// Records of the journal.
 pub const RECORDS: Metric = metric(
     "bartizan.journal.records",
-    Kind::Counter,
+    Kind::ReadCounter,
     "{record}",
     "Audit records that were kept, by event.",
     &["event"],

@@ -39,7 +39,8 @@ pub struct Recorded {
     limits_refused: Counter<u64>,
     upstream_failures: Counter<u64>,
     reloads: Counter<u64>,
-    records: Counter<u64>,
+    /// By event, in the order of [`Event::ALL`]. Each record is counted here, so it is counted cheaply.
+    records: [AtomicU64; Event::ALL.len()],
     unkept: Counter<u64>,
     writing: Histogram<f64>,
     /// Unix times in µs; 0 for never.
@@ -65,7 +66,7 @@ impl Recorded {
             limits_refused: counter(meter, &catalogue::LIMITS_REFUSED),
             upstream_failures: counter(meter, &catalogue::UPSTREAM_FAILURES),
             reloads: counter(meter, &catalogue::RELOADS),
-            records: counter(meter, &catalogue::RECORDS),
+            records: [const { AtomicU64::new(0) }; Event::ALL.len()],
             unkept,
             writing: histogram(meter, &catalogue::WRITING),
             loaded: AtomicU64::new(0),
@@ -75,7 +76,10 @@ impl Recorded {
 
     /// Counts `record`, which was kept.
     pub fn kept(&self, record: &AuditRecord, lap: Lap) {
-        self.records.add(1, &[KeyValue::new("event", record.event.as_str())]);
+        let mut counts = Event::ALL.iter().zip(&self.records);
+        if let Some((_, count)) = counts.find(|(event, _)| **event == record.event) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         self.writing.record(seconds(lap.kept.saturating_sub(lap.decided)), &[]);
         let server = self.server(record);
         // Its parts were counted when they came.
@@ -270,6 +274,12 @@ impl Recorded {
         for (server, is_up) in known {
             let labels = [("server", server.name.as_str())];
             into.put("bartizan.upstream.up", &labels, u64::from(is_up));
+        }
+        for (event, count) in Event::ALL.iter().zip(&self.records) {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                into.put(catalogue::RECORDS.name, &[("event", event.as_str())], count);
+            }
         }
         let times = [
             ("bartizan.policy.loaded.time", &self.loaded),

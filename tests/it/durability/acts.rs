@@ -18,8 +18,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use super::disk::{Does, Kept, settled_once};
 use crate::http_edge::legacy_sse::Agent;
 use crate::http_edge::rig::{
-    Behind, Play, Rig, call, json, modern_call, result, shared, soon, upstream_config,
+    Behind, Play, Rig, answer, call, json, modern_call, post, result, shared, soon, upstream_config,
 };
+use crate::http_edge::streams::{begun, in_session};
 use crate::journal;
 
 /// A firewall over HTTP that records in `kept`.
@@ -230,6 +231,50 @@ async fn a_client_that_leaves_while_its_call_waits_has_it_settled_once() {
     assert_eq!(behind.received().len(), 1, "the server got the second call alone");
     assert!(settled_once(&kept.records()));
     assert_eq!(kept.seen.events().iter().filter(|it| **it == Event::Intent).count(), 2);
+}
+
+/// A call that its client cancels while it waits for the disk ends once, and is not made: whether the
+/// client stays or leaves, and whether the disk works again or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_cancelled_while_it_waits_is_not_made_and_ends_once() {
+    const CANCEL: &str =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    for (leaves, then) in
+        [(true, Does::Works), (false, Does::Works), (false, Does::Fails(rustix::io::Errno::IO))]
+    {
+        let kept = Kept::durable();
+        let behind = Behind::start(|number, request| {
+            let is_call = String::from_utf8_lossy(&request.body).contains("change");
+            assert!(!is_call, "it was cancelled");
+            if number == 0 { begun() } else { answer("202 Accepted", "", "") }
+        })
+        .await;
+        let rig = rig(&kept, &behind);
+        let (_first, session) = in_session(&rig).await;
+        let intents = || kept.seen.events().iter().filter(|it| **it == Event::Intent).count();
+        let before = intents();
+        kept.disk.flush(Does::Hangs);
+        let mut client = rig.client().await;
+        client.send(&post(&session, &call(1, "change"))).await;
+        kept.seen.intents(before + 1).await;
+        let mut other = rig.client().await;
+        other.send(&post(&session, CANCEL)).await;
+        kept.outcome(Outcome::Cancelled).await;
+        if leaves {
+            drop(client);
+            kept.disk.flush(then);
+        } else {
+            kept.disk.flush(then);
+            assert_eq!(client.reply().await.status, 202, "nothing is owed to it");
+            kept.disk.flush(Does::Works);
+        }
+        kept.mended().await;
+        rig.drained().await;
+        assert!(settled_once(&kept.records()), "{leaves} {then:?}");
+        verify(&kept.path(), Extent::Whole).unwrap();
+        let received = behind.received();
+        assert!(received.iter().all(|it| !String::from_utf8_lossy(&it.body).contains("change")));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,13 +17,13 @@ pub(super) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","id":0,"result":{"proto
 const NOTICE: &str =
     r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"x"}}"#;
 
-pub(super) fn begun() -> Vec<Play> {
+pub(crate) fn begun() -> Vec<Play> {
     answer("200 OK", "Content-Type: application/json\r\nMcp-Session-Id: s-1\r\n", INITIALIZED)
 }
 
 /// A client whose `initialize` was the server's first request, and the header that names its
 /// session.
-pub(super) async fn in_session(rig: &Rig) -> (Client, String) {
+pub(crate) async fn in_session(rig: &Rig) -> (Client, String) {
     let mut client = rig.client().await;
     client.send(&post("", INITIALIZE)).await;
     let reply = client.reply().await;

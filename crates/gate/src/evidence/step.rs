@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::record::{AuditRecord, CallId, Event, Outcome};
+use super::record::{AuditRecord, CallId, Event, Now, Outcome, micros};
 use super::text::Listed;
 use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
@@ -700,7 +700,7 @@ impl Step {
     pub fn record(self, sink: &dyn AuditSink) -> Result<Act, Unrecorded> {
         match self.begin(sink)? {
             Begun::Act(act) => Ok(act),
-            Begun::Waits(waits) => Err(waits.refused(Unkept { cause: CANNOT_WAIT.into() }, sink)),
+            Begun::Waits(waits) => Err(waits.not_sent(Unkept { cause: CANNOT_WAIT.into() }, sink)),
         }
     }
 
@@ -790,35 +790,69 @@ impl Waits {
         self.position
     }
 
-    /// Waits until the records are on the disk, and returns the act. Dropping the future leaves
-    /// `waits` as it was; it must then be [refused](Waits::refused).
+    /// Waits until the records are on the disk, and returns the act: [`Act::Drop`] if each call that it
+    /// would begin has ended meanwhile, because its client has cancelled it; `is_open` says of a call
+    /// whether it has not. Dropping the future leaves `waits` as it was; it must then be
+    /// [refused](Waits::refused).
     ///
     /// # Errors
     ///
     /// As [`AuditSink::durable`]; then it must be refused, too.
-    pub fn act<'a>(waits: &'a mut Option<Box<Self>>, sink: &'a dyn AuditSink) -> UntilDurable<'a> {
+    pub fn act<'a>(
+        waits: &'a mut Option<Box<Self>>,
+        sink: &'a dyn AuditSink,
+        is_open: &'a IsOpen<'a>,
+    ) -> UntilDurable<'a> {
         let flushed = match waits {
             Some(waits) => sink.durable(waits.position),
             None => Box::pin(std::future::ready(Ok(()))),
         };
-        UntilDurable { flushed, waits, sink }
+        UntilDurable { flushed, waits, sink, is_open }
     }
 
-    /// The act does not happen, because of `cause`. Each intent gets the outcome
-    /// [`Outcome::NotSent`]; without any, the act would have delivered something, and no call is
-    /// named: what the records say has happened.
-    pub fn refused(self, cause: Unkept, sink: &dyn AuditSink) -> Unrecorded {
+    /// Forgets the calls that have ended meanwhile. Whether the act would begin some, and all have.
+    fn is_over(&mut self, is_open: &IsOpen<'_>) -> bool {
+        let begins = !self.intents.is_empty();
+        self.intents.retain(|intent| intent.call.as_ref().is_none_or(is_open));
+        begins && self.intents.is_empty()
+    }
+
+    /// The act does not happen, because of `cause`, at the time `now`. Each call that it would begin
+    /// gets the outcome [`Outcome::NotSent`], unless it has ended meanwhile; `None` if all have. Without
+    /// any, the act would have delivered something, and no call is named: what the records say has
+    /// happened.
+    pub fn refused(
+        mut self,
+        cause: Unkept,
+        now: Now,
+        sink: &dyn AuditSink,
+        is_open: &IsOpen<'_>,
+    ) -> Option<Unrecorded> {
+        if self.is_over(is_open) {
+            return None;
+        }
+        for intent in &mut self.intents {
+            (intent.time, intent.uptime_us) = (now.wall, micros(now.uptime));
+        }
+        Some(self.not_sent(cause, sink))
+    }
+
+    fn not_sent(self, cause: Unkept, sink: &dyn AuditSink) -> Unrecorded {
         let about = (self.call, self.if_unrecorded);
         let refused = unrecorded((cause, false), &self.intents, about, sink);
         Unrecorded { call: refused.call.filter(|_| !self.intents.is_empty()), ..refused }
     }
 }
 
+/// Says of a call whether the record of its intent has no outcome yet.
+pub type IsOpen<'a> = dyn Fn(&CallId) -> bool + Send + Sync + 'a;
+
 /// The future of [`Waits::act`].
 pub struct UntilDurable<'a> {
     flushed: Flushed<'a>,
     waits: &'a mut Option<Box<Waits>>,
     sink: &'a dyn AuditSink,
+    is_open: &'a IsOpen<'a>,
 }
 
 impl Future for UntilDurable<'_> {
@@ -826,7 +860,10 @@ impl Future for UntilDurable<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         std::task::ready!(self.flushed.as_mut().poll(cx))?;
-        let Some(waits) = self.waits.take() else { return Poll::Ready(Ok(Act::Drop)) };
+        let Some(mut waits) = self.waits.take() else { return Poll::Ready(Ok(Act::Drop)) };
+        if waits.is_over(self.is_open) {
+            return Poll::Ready(Ok(Act::Drop));
+        }
         forwards_now(&waits.forwarded, self.sink);
         Poll::Ready(Ok(waits.act))
     }

@@ -551,6 +551,12 @@ impl Session {
             || self.is_held(call)
     }
 
+    /// Whether the record of `call`'s intent has no outcome yet.
+    pub fn is_open(&self, call: &CallId) -> bool {
+        self.calls.values().any(|entry| entry.facts.call == *call)
+            || self.server_requests.values().any(|asked| asked.facts.call == *call)
+    }
+
     /// The calls in flight, oldest first, for the edge to fail when the server ends. A batch counts
     /// as one call.
     pub fn in_flight(&self) -> Vec<CallId> {
