@@ -108,6 +108,27 @@ fn child() {
     }
 }
 
+/// The file as it is on the disk, without what the process still has, is what a killed one leaves.
+#[test]
+fn the_end_of_a_call_is_known_after_a_kill_that_follows_a_tick() {
+    let folder = tempfile::tempdir().unwrap();
+    let approvals = open(folder.path());
+    let waiter = approvals.ask(&call("one"), now()).unwrap();
+    let id = waiter.id().to_string();
+    grant(&approvals, &id);
+    let approval = waiter.spend(now()).unwrap();
+    approvals.settle(&approval.hold, now());
+    let left = |ticked: bool| {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.path().join(FILE_NAME), copy.path().join(FILE_NAME)).unwrap();
+        let state = open(copy.path()).get(&id).unwrap().state;
+        assert_eq!(state == HoldState::Spent, ticked, "{state:?}");
+    };
+    left(false);
+    approvals.tick(now());
+    left(true);
+}
+
 /// Starts a child, kills it after some lines, and returns the last thing that it said of each call.
 fn killed(folder: &Path, run: u64, random: &mut Random) -> BTreeMap<String, String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
