@@ -13,9 +13,9 @@
 //! The file has at most [`BYTES_MAX`] bytes. What would come after that is only counted. Nothing
 //! here removes a line: somebody who has dealt with the file moves it away.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -63,8 +63,14 @@ impl DeadLetters {
     /// The file cannot be written. Items before the failed one may have been written.
     pub(super) fn append(&self, refusal: &Refusal, items: &[Vec<u8>]) -> io::Result<u64> {
         let mut options = OpenOptions::new();
-        let mut file = options.append(true).create(true).mode(FILE_MODE).open(&self.path)?;
+        let mut file =
+            options.read(true).append(true).create(true).mode(FILE_MODE).open(&self.path)?;
         let mut size = file.metadata()?.len();
+        // A program that was killed, or a full disk, may have left a part of a line.
+        if !ends_with_line(&file, size)? {
+            file.write_all(b"\n")?;
+            size = size.saturating_add(1);
+        }
         let cause: String = refusal.cause.chars().take(CAUSE_CHARS_MAX).collect();
         let (exporter, of) = (refusal.exporter, items.len());
         let head = match refusal.rejected {
@@ -93,9 +99,31 @@ impl DeadLetters {
     }
 }
 
+/// Whether nothing, or an LF, is before byte `size`, where the file ends.
+fn ends_with_line(file: &File, size: u64) -> io::Result<bool> {
+    let Some(at) = size.checked_sub(1) else { return Ok(true) };
+    let mut last = [0];
+    file.read_exact_at(&mut last, at)?;
+    Ok(last == *b"\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_letter_after_a_part_of_a_line_has_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::of(folder.path());
+        std::fs::write(&letters.path, "{\"exporter\":\"otl").unwrap();
+        let refusal = Refusal { exporter: "otlp", cause: "no".to_owned(), rejected: None };
+        assert_eq!(letters.append(&refusal, &[b"1".to_vec()]).unwrap(), 1);
+        assert_eq!(letters.append(&refusal, &[b"2".to_vec()]).unwrap(), 1);
+        let text = std::fs::read_to_string(&letters.path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let whole = |item: u8| format!(r#"{{"cause":"no","exporter":"otlp","item":{item}}}"#);
+        assert_eq!(lines, ["{\"exporter\":\"otl", &whole(1), &whole(2)]);
+    }
 
     #[test]
     fn the_file_has_a_largest_size_and_whole_lines() {
