@@ -14,11 +14,17 @@ use crate::lock::ask::{AskError, survey};
 use crate::lock::client::SurveyedList;
 use crate::run::RunOptions;
 use bartizan_assess::observed::{Item, Listed, Observed, Reach};
+use bartizan_gate::duty::secrets;
 
 /// What stands in place of an argument that may be a credential.
 const MASK: &str = "[credential]";
-/// Parts of a flag's name that announce a credential.
-const CREDENTIAL_FLAGS: [&str; 6] = ["auth", "credential", "key", "password", "secret", "token"];
+/// Parts of a name that announce a credential.
+const CREDENTIAL_NAMES: [&str; 9] =
+    ["auth", "cookie", "credential", "key", "pass", "pwd", "secret", "session", "token"];
+/// Flags whose value is a header.
+const HEADER_FLAGS: [&str; 3] = ["-H", "--header", "--headers"];
+/// Bytes of a word that are searched for secrets: each rule whose keyword occurs reads it once.
+const SEARCH_BYTES_MAX: usize = 1 << 20;
 
 /// Lists what the first server of `config` offers, within `time`. Nothing is called or read.
 ///
@@ -95,7 +101,7 @@ fn reach(upstream: &Upstream) -> (String, Reach) {
             let encrypted = url.scheme_str() == Some("https");
             let scheme = url.scheme_str().unwrap_or_default();
             let authority = url.authority().map(ToString::to_string).unwrap_or_default();
-            let address = format!("{scheme}://{authority}{}", url.path());
+            let address = shown_word(&format!("{scheme}://{authority}{}", url.path()));
             let reach = Reach::Http {
                 encrypted,
                 loopback: is_loopback(url),
@@ -117,23 +123,93 @@ fn is_loopback(url: &Uri) -> bool {
     host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-/// The words of a command without the values of flags that announce a credential.
+/// The words of a command without credentials: values of flags, variables and headers whose name
+/// announces one, the user information of URLs, and secrets of known forms.
 pub(crate) fn shown_words(words: &[String]) -> Vec<String> {
-    let announces = |flag: &str| {
-        let flag = flag.to_ascii_lowercase();
-        CREDENTIAL_FLAGS.iter().any(|part| flag.contains(part))
-    };
     let mut shown = Vec::new();
     let mut is_secret = false;
     for word in words {
-        let (flag, value) = word.split_once('=').unwrap_or((word, ""));
-        shown.push(match (is_secret, word.starts_with('-') && announces(flag), value) {
-            (true, ..) => MASK.to_owned(),
-            (false, true, "") | (false, false, _) => word.clone(),
-            (false, true, _) => format!("{flag}={MASK}"),
-        });
-        is_secret = !is_secret && word.starts_with('-') && value.is_empty() && announces(flag);
+        shown.push(if is_secret { MASK.to_owned() } else { shown_word(word) });
+        let is_flag = word.starts_with('-') && !word.contains('=');
+        is_secret = !is_secret && is_flag && announces(word);
     }
+    shown
+}
+
+/// Whether a value with this name may be a credential.
+fn announces(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    HEADER_FLAGS.contains(&name)
+        || CREDENTIAL_NAMES.iter().any(|part| lower.contains(part))
+        || lower.split(['-', '_', '.']).any(|part| part == "pat")
+}
+
+/// A word of a command, or a URL, without credentials.
+pub(crate) fn shown_word(word: &str) -> String {
+    let joined = word.strip_prefix("-H").filter(|header| !header.is_empty());
+    if joined.is_some() {
+        return format!("-H{MASK}");
+    }
+    without_secrets(&without_named_values(&without_user_information(word)))
+}
+
+/// `word` up to the first value whose name announces a credential: `NAME=value`, `Name: value`.
+fn without_named_values(word: &str) -> String {
+    for (at, separator) in word.match_indices(['=', ':']) {
+        let (before, after) = (word.get(..at), word.get(at.saturating_add(1)..));
+        let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+        // `image:tag` and `host:port` have no name; `Name: value` and `"name":"value"` do.
+        if after.is_empty() || (separator == ":" && !after.starts_with([' ', '"', '\''])) {
+            continue;
+        }
+        let before = before.trim_end_matches(['"', '\'']);
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let name = before.rsplit(|c| !is_name(c)).next().unwrap_or_default();
+        if announces(name) {
+            return format!("{}{MASK}", word.get(..=at).unwrap_or_default());
+        }
+    }
+    word.to_owned()
+}
+
+/// `word` with the user information of each URL in it masked.
+fn without_user_information(word: &str) -> String {
+    let mut parts = word.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shown.push_str("://");
+        let authority = part.split(['/', '?', '#']).next().unwrap_or_default();
+        // A password may hold a slash; what follows the colon is then no port.
+        let is_port = |port: &str| port.bytes().all(|c| c.is_ascii_digit());
+        let is_cut = authority.rsplit_once(':').is_some_and(|(_, port)| !is_port(port));
+        let searched = if authority.contains('@') || !is_cut { authority } else { part };
+        let host = searched.rfind('@').and_then(|at| part.get(at..));
+        match host {
+            Some(host) => {
+                shown.push_str(MASK);
+                shown.push_str(host);
+            }
+            None => shown.push_str(part),
+        }
+    }
+    shown
+}
+
+/// `word` with each secret of a known form masked; the mask alone if it cannot be searched.
+fn without_secrets(word: &str) -> String {
+    let Ok(mut found) = secrets::find(word, &mut SEARCH_BYTES_MAX.clone()) else {
+        return MASK.to_owned();
+    };
+    found.sort_unstable_by_key(|secret| secret.at.start);
+    let (mut shown, mut end) = (String::new(), 0_usize);
+    for secret in found {
+        if secret.at.start >= end {
+            shown.push_str(word.get(end..secret.at.start).unwrap_or_default());
+            shown.push_str(MASK);
+        }
+        end = end.max(secret.at.end);
+    }
+    shown.push_str(word.get(end..).unwrap_or_default());
     shown
 }
 
@@ -148,9 +224,25 @@ mod tests {
             ("server --api-key k1 --v", "server --api-key [credential] --v"),
             ("server --token=k1 x", "server --token=[credential] x"),
             ("server --token --token k", "server --token [credential] k"),
+            ("server --passwd k1 -H X:k1 x", "server --passwd [credential] -H [credential] x"),
+            ("server --header=X-A:k1 -HX:k1", "server --header=[credential] -H[credential]"),
+            ("env API_TOKEN=k1 GH_PAT=k1 x", "env API_TOKEN=[credential] GH_PAT=[credential] x"),
+            ("docker -e ROOT=/d --env=A_KEY=k1", "docker -e ROOT=/d --env=A_KEY=[credential]"),
+            ("docker run ghcr.io/x/auth:1.2", "docker run ghcr.io/x/auth:1.2"),
+            ("x postgres://u:k1@h/db", "x postgres://[credential]@h/db"),
+            ("x a://k1@h,b://u:k/1@h/db", "x a://[credential]@h,b://[credential]@h/db"),
+            ("x https://h:80/@scope/x", "x https://h:80/@scope/x"),
+            ("x https://h/p?api_key=k1&a=b", "x https://h/p?api_key=[credential]"),
+            (r#"x {"token":"k1"}"#, r#"x {"token":[credential]"#),
         ] {
             let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
             assert_eq!(shown_words(&words).join(" "), expected);
+        }
+        let token = format!("ghp_{}", "aB3dE6gH9jK2mN5pQ8sT1vW4xY7zA0cD3fG6");
+        for word in
+            [token.clone(), format!("--x={token}"), format!("Authorization: Bearer {token}")]
+        {
+            assert!(!shown_word(&word).contains(&token), "{word}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::wrap::{confine, header, transport};
 use super::{Failure, print};
-use crate::assess::{observe, shown_words};
+use crate::assess::{observe, shown_word, shown_words};
 use crate::config::{Config, Confine, HttpTransport, Inherit, PackRef, Upstream, Wrap};
 use crate::lock::ask::AskError;
 use crate::policy::embedded;
@@ -249,7 +249,7 @@ fn reference(value: &str) -> Option<String> {
 fn way(args: &AssessArgs) -> Way {
     let headers = args.header.iter().map(|text| header(text));
     Way {
-        url: args.url.clone().unwrap_or_default(),
+        url: args.url.as_deref().map(shown_word).unwrap_or_default(),
         command: shown_words(&args.command),
         headers: headers.map(|(name, value)| (name, reference(&value))).collect(),
     }

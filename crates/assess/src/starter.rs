@@ -203,6 +203,9 @@ fn configuration(way: &Way, name: &str) -> String {
         lines.push(format!("    url: {}", quoted(&way.url)));
     } else {
         let words: Vec<String> = way.command.iter().map(|word| quoted(word)).collect();
+        if way.command.iter().any(|word| word.contains("[credential]")) {
+            lines.push(COMMAND_CREDENTIAL.to_owned());
+        }
         lines.push(format!("    command: [{}]", words.join(", ")));
     }
     if !way.headers.is_empty() {
@@ -221,6 +224,11 @@ fn configuration(way: &Way, name: &str) -> String {
     lines.push("policy:\n  paths: [policy]\nstate: state\n".to_owned());
     format!("{CONFIGURATION}{}", lines.join("\n"))
 }
+
+/// What stands above a command that had a credential in it.
+const COMMAND_CREDENTIAL: &str = "    \
+    # `[credential]` stands for a credential. A command takes no references, so give it to the\n    \
+    # program as a variable: `env: {NAME: \"${env:NAME}\"}`.";
 
 const CONFIGURATION: &str = "\
 # Written by `bartizan assess`. Review the pack and the policy, then pin the server to an environment.
