@@ -246,6 +246,10 @@ fn hostile_definitions_are_found_and_stay_text() {
         [&get["effect"], &get["worst"], &get["hinted"], &get["confidence"]],
         ["unknown", "unknown", "read", "low"]
     );
+    // What a tool looks like is not counted as its effect.
+    let counts = &found["summary"]["tools"];
+    let all = found["tools"].as_array().unwrap().len();
+    assert_eq!((&counts["exec"], &counts["unknown"]), (&json!(0), &json!(all)));
     let [text, markdown, page] = ["text", "markdown", "html"].map(|format| report(&[&url], format));
     for (format, written) in [("text", &text), ("markdown", &markdown), ("html", &page)] {
         assert!(!written.contains(&token()), "{format}: the credential is shown");
@@ -374,6 +378,7 @@ while read -r line; do
 done
 "#;
     std::fs::write(&script, text).unwrap();
+    let starter = folder.path().join("starter");
     let mut command = Command::new(env!("CARGO_BIN_EXE_bartizan"));
     command.args([
         "assess",
@@ -383,9 +388,13 @@ done
         "ASSESS_NAMED",
         "--fail-on",
         "medium",
+        "--write",
+        starter.to_str().unwrap(),
         "--",
     ]);
-    command.args(["sh", script.to_str().unwrap(), "--token", "s3cret"]);
+    command.args(["sh", script.to_str().unwrap(), "--header", "Authorization: Bearer sk-LEAK1"]);
+    command.args(["postgres://u:LEAK2@h/db", "API_TOKEN=LEAK3", "--passwd", "LEAK4"]);
+    command.args(["--token", "s3cret"]);
     command.env("ASSESS_HIDDEN", "-hidden").env("ASSESS_NAMED", "-named");
     let output = command.output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
@@ -395,6 +404,12 @@ done
     assert_eq!(report["server"]["transport"], "program");
     let address = report["server"]["address"].as_str().unwrap();
     assert!(address.ends_with("--token [credential]"), "{address}");
+    let configuration = std::fs::read_to_string(starter.join("bartizan.yaml")).unwrap();
+    for shown in [&report.to_string(), &configuration] {
+        assert!(!shown.contains("LEAK") && !shown.contains("s3cret"), "{shown}");
+        assert!(shown.contains("postgres://[credential]@h/db"), "{shown}");
+    }
+    assert!(configuration.contains("# `[credential]` stands for a credential"), "{configuration}");
     assert_eq!(seen_in(&report, "environment_not_named"), ["write_note"]);
 }
 

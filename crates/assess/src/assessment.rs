@@ -95,7 +95,7 @@ pub struct LayerRow {
 /// Counts for the head of a report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Tools by the name of their worst likely effect.
+    /// Tools by their effect: the worse one of pack and annotations, or `unknown` without a pack.
     pub tools: BTreeMap<&'static str, usize>,
     /// Entries by the word for their list.
     pub entries: BTreeMap<&'static str, usize>,
@@ -384,9 +384,11 @@ fn layers(findings: &[FindingRow], observed: &Observed) -> Vec<LayerRow> {
 
 fn summary(tools: &[ToolRow], entries: &[EntryRow], findings: &[FindingRow]) -> Summary {
     let mut summary = Summary::default();
+    // As the table of tools has it: what a tool that no pack describes looks like is a guess.
+    let counted = |tool: &ToolRow| if tool.source == "pack" { tool.worst } else { tool.effect };
     let effects = [Effect::Read, Effect::Write, Effect::Destructive, Effect::Exec, Effect::Unknown];
     for effect in effects {
-        let count = tools.iter().filter(|tool| tool.worst == effect.as_str()).count();
+        let count = tools.iter().filter(|tool| counted(tool) == effect.as_str()).count();
         summary.tools.insert(effect.as_str(), count);
     }
     summary.entries.insert("tool", tools.len());

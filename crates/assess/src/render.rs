@@ -34,7 +34,7 @@ fn or_none(text: &str) -> String {
 /// The effects, in the order of reports.
 const EFFECTS: [&str; 5] = ["read", "write", "destructive", "exec", "unknown"];
 
-/// How many tools have each effect at worst.
+/// How many tools have each effect.
 fn effects(summary: &Summary) -> String {
     let count = |effect| summary.tools.get(effect).copied().unwrap_or_default();
     let counts = EFFECTS.map(|effect| format!("{} {effect}", count(effect)));
