@@ -52,6 +52,9 @@ pub const COLUMNS: [&str; 31] = [
 /// some programs take for them.
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
+/// Characters at which some program splits a line into cells. A tab is escaped.
+const SEPARATORS: [char; 3] = [',', ';', '|'];
+
 /// Characters of a cell at most.
 const CELL_CHARS_MAX: usize = 4096;
 
@@ -152,11 +155,19 @@ fn push_cell(cell: &str, out: &mut Vec<u8>) {
         let digits = text.strip_prefix('-').unwrap_or(text);
         !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())
     };
+    let mut inert = String::new();
+    inert::push(&mut inert, cell, CELL_CHARS_MAX);
     let mut text = String::new();
-    if cell.starts_with(FORMULA) && !is_number(cell) {
-        text.push('\'');
+    // In some countries a program splits lines at another character, also between quotation marks,
+    // so what follows one may become a cell.
+    let mut begins = !is_number(cell);
+    for c in inert.chars() {
+        if begins && FORMULA.contains(&c) {
+            text.push('\'');
+        }
+        begins = SEPARATORS.contains(&c) || (begins && matches!(c, ' ' | '"' | '\''));
+        text.push(c);
     }
-    inert::push(&mut text, cell, CELL_CHARS_MAX);
     if text.contains(['"', ',', ';', '\'', ' ']) {
         out.push(b'"');
         out.extend(text.replace('"', "\"\"").as_bytes());
@@ -183,6 +194,11 @@ mod tests {
             ("@SUM(A1)", "\"'@SUM(A1)\""),
             ("＝1", "\"'＝1\""),
             ("\t=1", "\\u{9}=1"),
+            ("a;=1+1", "\"a;'=1+1\""),
+            ("a, \"-1|@x;b-c", "\"a, \"\"'-1|'@x;b-c\""),
+            (";;  ＝1", "\";;  '＝1\""),
+            (" =1", "\" '=1\""),
+            ("a-b=c@d", "a-b=c@d"),
             ("a\r\nb", "a\\u{d}\\u{a}b"),
             ("say \"hi\", you", "\"say \"\"hi\"\", you\""),
             ("\u{202e}x", "\\u{202e}x"),
