@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::{Exit, Failure};
 use bartizan_audit::inert;
+use bartizan_audit::recover::Damage;
 use bartizan_audit::tail::ReadError;
 use bartizan_audit::verify::VerifyError;
 use bartizan_edge::clock::Clock;
@@ -129,6 +130,8 @@ pub enum AuditError {
     },
     /// The journal does not verify.
     Verify(VerifyError),
+    /// The journal does not verify, because its first records are gone.
+    BeginningGone(Damage),
     /// What was given cannot be used, or proves nothing.
     Argument(String),
     /// So many lines are no records; the others were printed.
@@ -153,6 +156,11 @@ impl std::fmt::Display for AuditError {
             Self::Read(error) => error.fmt(f),
             Self::Unreadable { seq, cause } => write!(f, "record {seq} cannot be read: {cause}"),
             Self::Verify(error) => error.fmt(f),
+            Self::BeginningGone(damage) => write!(
+                f,
+                "{damage}; if `audit.retention` or somebody has removed the oldest files, verify the \
+                 rest with `--remainder`"
+            ),
             Self::Argument(what) => f.write_str(what),
             Self::Damaged { lines } => write!(
                 f,

@@ -343,6 +343,40 @@ fn a_missing_segment_ends_it() {
     assert_eq!(ended.unwrap_err().to_string(), missing);
 }
 
+#[test]
+fn a_journal_without_its_first_records_says_where_it_begins() {
+    let (state, _journal) = state();
+    let directory = journal_directory(state.path());
+    let segments = segment::list(&directory).unwrap();
+    let (first, second) = (&segments[0], &segments[1]);
+    let text = std::fs::read_to_string(&second.path).unwrap();
+    let record: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let begins = format!(
+        "the journal begins with record {} at {}",
+        second.first_seq,
+        record["time"].as_str().unwrap()
+    );
+    let head = || {
+        let args = ["report", "--state", state.path().to_str().unwrap(), "--since", "9999d"];
+        let mut out = Vec::new();
+        report(&Report::try_parse_from(args).unwrap().args, later(), &mut out).unwrap();
+        String::from_utf8(out).unwrap().lines().next().unwrap().to_owned()
+    };
+    assert!(!head().contains("begins"), "{}", head());
+    std::fs::remove_file(&first.path).unwrap();
+    assert!(head().ends_with(&begins), "{}", head());
+    let binary = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bartizan"));
+        command.arg("audit").args(args).arg("--state").arg(state.path());
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    assert_eq!(binary(&["query", "--count", "--since", "9999d"]), format!("note: {begins}\n"));
+    assert_eq!(binary(&["query", "--count", "--since", "2100-01-01"]), "");
+    let refused = binary(&["verify"]);
+    assert!(refused.contains("record 1 ") && refused.contains("`--remainder`"), "{refused}");
+    assert_eq!(binary(&["verify", "--remainder"]), "");
+}
+
 /// A record of conversation `s1`, about a write to staging.
 fn told(event: Event, call: &str) -> AuditRecord {
     let mut record = AuditRecord { event, ..intent(call) };

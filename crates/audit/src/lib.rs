@@ -65,6 +65,7 @@ pub mod verify;
 pub mod prove;
 pub mod filter;
 pub mod recent;
+pub mod beginning;
 pub mod scan;
 pub mod calls;
 pub mod tally;

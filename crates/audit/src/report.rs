@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use self::count::{Timeline, Top};
+use super::beginning::Beginning;
 use super::calls::{Call, Calls};
 use super::entry::JournalRecord;
 use super::filter::Filter;
@@ -116,6 +117,8 @@ pub struct Report {
     until: Option<String>,
     first: Option<String>,
     last: Option<String>,
+    /// Where the journal begins, if earlier records are gone that the report would be about.
+    beginning: Option<Beginning>,
     calls: u64,
     verdicts: BTreeMap<Verdict, u64>,
     /// Calls over time, by verdict.
@@ -150,7 +153,9 @@ impl Report {
     /// As [`Scan::run`](super::scan::Scan::run).
     pub fn read(directory: &Path, filter: &Filter) -> Result<Self, ReadError> {
         let (since, until) = (filter.since.clone(), filter.until.clone());
-        let mut report = Self { since, until, ..Self::default() };
+        let beginning = Beginning::read(directory)?;
+        let beginning = beginning.filter(|it| it.is_after(since.as_deref()));
+        let mut report = Self { since, until, beginning, ..Self::default() };
         let mut calls = Calls::whole();
         let unreadable = each(directory, filter, false, |entry, wanted| {
             for call in calls.push(entry, wanted) {

@@ -1,7 +1,8 @@
 //! Counts calls by the values of a field.
 //!
 //! A call counts once for each value that its records have, however many records these are; a
-//! record of the program itself counts as it is; a `repeated` record counts as often as it says.
+//! record of the program itself counts as it is; a `repeated` record counts as often as it says. Of a
+//! denial only the reasons that deny count.
 //! [`Tally`]s of parts of a journal are put together in order.
 
 use std::collections::HashMap;
@@ -47,6 +48,9 @@ impl Tally {
         let mut values = Vec::new();
         match field {
             None => values.push(self.number("")),
+            Some(Field::Rule) if is_denied(entry) => {
+                values.extend(denying(entry).map(|code| self.number(code)));
+            }
             Some(field) => {
                 field.any(entry, &mut |value| {
                     values.push(self.number(value));
@@ -163,6 +167,20 @@ impl Tally {
     }
 }
 
+/// Whether `entry` is about a message that was denied.
+fn is_denied(entry: &JournalRecord) -> bool {
+    entry.decision.as_ref().is_some_and(|decision| decision.effect == "deny")
+}
+
+/// The codes of the reasons of a denial that deny. After a permit that a limit or an approver has
+/// overruled, that comes first, and the rules that permitted follow.
+fn denying(entry: &JournalRecord) -> impl Iterator<Item = &str> {
+    let reasons = entry.decision.iter().flat_map(|decision| &decision.reasons);
+    let is_overruled = reasons.clone().next().is_some_and(|first| first.origin != "rule");
+    let denies = move |origin: &str| !is_overruled || origin != "rule";
+    reasons.filter(move |it| denies(&it.origin)).map(|it| it.code.as_str())
+}
+
 /// Counts the calls with records that `filter` admits by `field`, or all of them together under an
 /// empty name.
 ///
@@ -193,7 +211,7 @@ pub fn tally(
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::OperationRecord;
+    use super::super::entry::{DecisionRecord, OperationRecord, ReasonRecord};
     use super::*;
 
     fn entry(event: &str, call: &str, environments: &[&str]) -> JournalRecord {
@@ -204,6 +222,36 @@ mod tests {
             operation: Some(OperationRecord { environments, ..OperationRecord::default() }),
             ..JournalRecord::default()
         }
+    }
+
+    #[test]
+    fn of_a_denial_the_rules_that_deny_are_counted() {
+        let reasons = |codes: &[(&str, &str)]| {
+            let reason = |(code, origin): &(&str, &str)| ReasonRecord {
+                code: (*code).to_owned(),
+                origin: (*origin).to_owned(),
+                ..ReasonRecord::default()
+            };
+            codes.iter().map(reason).collect()
+        };
+        let decided = |event: &str, call: &str, effect: &str, codes: &[(&str, &str)]| {
+            let decision = DecisionRecord {
+                effect: effect.to_owned(),
+                reasons: reasons(codes),
+                ..DecisionRecord::default()
+            };
+            JournalRecord { decision: Some(decision), ..entry(event, call, &[]) }
+        };
+        let mut tally = Tally::default();
+        for entry in [
+            decided("denial", "a", "deny", &[("two-pairs", "rule"), ("no-friday", "rule")]),
+            decided("denial", "b", "deny", &[("spent", "limited"), ("writes", "rule")]),
+            decided("intent", "c", "permit", &[("reads", "rule")]),
+        ] {
+            tally.count(Some(Field::Rule), &entry);
+        }
+        let expected = [("no-friday", 1), ("reads", 1), ("spent", 1), ("two-pairs", 1)];
+        assert_eq!(tally.values(), expected.map(|(name, count)| (name.to_owned(), count)));
     }
 
     /// However the journal is cut into parts, the same is counted.

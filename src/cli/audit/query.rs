@@ -1,7 +1,7 @@
 //! `bartizan audit query`: all calls or records that match, or how many there are.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::time::SystemTime;
 
@@ -11,6 +11,7 @@ use clap::builder::PossibleValuesParser;
 use super::select::{PlaceArgs, SelectArgs};
 use super::tail::{CALLS_MAX, FormArgs, RecordFormat};
 use super::{AuditError, print};
+use bartizan_audit::beginning::Beginning;
 use bartizan_audit::calls::{Found, collect, find};
 use bartizan_audit::entry::JournalRecord;
 use bartizan_audit::filter::{Field, Filter, Matcher};
@@ -68,6 +69,12 @@ pub fn query(
     let state = args.place.state().map_err(|it| AuditError::Configuration(it.into()))?;
     let directory = journal_directory(&state);
     let filter = args.select.filter(now);
+    if let Some(beginning) = Beginning::read(&directory).map_err(AuditError::Read)?
+        && filter.since.as_deref().is_some_and(|since| beginning.is_after(Some(since)))
+    {
+        // If standard error cannot be written, the note is lost.
+        writeln!(io::stderr(), "note: {beginning}").unwrap_or_default();
+    }
     let max = args.limit.and_then(|limit| usize::try_from(limit).ok());
     let unreadable = if args.count || args.group_by.is_some() {
         let field = args.group_by.as_deref().and_then(Field::named);

@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::AuditError;
+use bartizan_audit::chain::ChainFault;
 use bartizan_audit::journal_directory;
 use bartizan_audit::note::PublicKey;
 use bartizan_audit::prove::{PROOF_BYTES_MAX, Proof, prove};
@@ -120,7 +121,16 @@ pub fn check(args: &VerifyArgs, out: &mut dyn Write) -> Result<(), AuditError> {
         Err(_) => Ok(()),
     };
     printed.map_err(AuditError::Output)?;
-    verified.map(drop).map_err(AuditError::Verify)
+    verified.map(drop).map_err(|error| match error {
+        VerifyError::Damaged(damage)
+            if damage.seq == 1 && damage.fault == ChainFault::Missing && !args.remainder =>
+        {
+            AuditError::BeginningGone(damage)
+        }
+        other @ (VerifyError::Empty { .. } | VerifyError::Io { .. } | VerifyError::Damaged(_)) => {
+            AuditError::Verify(other)
+        }
+    })
 }
 
 /// Makes the proof of one record, and prints it to `out`.

@@ -134,7 +134,9 @@ impl Report {
         let or = |wanted: &Option<String>, found: &Option<String>| {
             wanted.as_ref().or(found.as_ref()).map_or_else(|| NONE.to_owned(), |it| short(it))
         };
-        format!("{} to {} (UTC)", or(&self.since, &self.first), or(&self.until, &self.last))
+        let beginning = self.beginning.as_ref().map(|it| format!("; {it}")).unwrap_or_default();
+        let (from, to) = (or(&self.since, &self.first), or(&self.until, &self.last));
+        format!("{from} to {to} (UTC){beginning}")
     }
 
     fn of(&self, verdict: Verdict) -> u64 {
