@@ -514,7 +514,7 @@ pub trait AuditSink: Send + Sync {
         None
     }
 
-    /// The time since the program started, on the clock of [`Now`](super::record::Now). A sink
+    /// The time since the program started, on the clock of [`Now`]. A sink
     /// without a clock has none, and then no outcome says how long the server took.
     fn uptime(&self) -> Option<Duration> {
         None
