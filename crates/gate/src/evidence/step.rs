@@ -8,15 +8,16 @@
 //! neither create nor copy them (`tests/ui` shows that it does not compile). A proof carries what
 //! the gate read in its message, so that the edge does not read it again.
 
+mod waits;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::record::{AuditRecord, CallId, Event, Now, Outcome, micros};
+use super::record::{AuditRecord, CallId, Event, Outcome};
 use super::text::Listed;
 use crate::duty::duties::Duties;
 use crate::question::handles::PendingUpdate;
@@ -26,6 +27,8 @@ use crate::wire::document::{Document, DocumentLimits, minify};
 use crate::wire::frame::{Frame, Id, Message, write_batch, write_id};
 use crate::wire::method::Method;
 use crate::wire::protocol::{Era, Protocol, Revision};
+
+pub use self::waits::{IsOpen, UntilDurable, Waits};
 
 /// How the transport sends a [`Permitted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -514,7 +517,7 @@ pub trait AuditSink: Send + Sync {
         None
     }
 
-    /// The time since the program started, on the clock of [`Now`]. A sink
+    /// The time since the program started, on the clock of [`Now`](super::record::Now). A sink
     /// without a clock has none, and then no outcome says how long the server took.
     fn uptime(&self) -> Option<Duration> {
         None
@@ -752,8 +755,7 @@ impl Step {
         let intents = std::iter::once(self.record).chain(self.also);
         let intents = intents.filter(|record| record.event == Event::Intent).collect();
         let (act, if_unrecorded, forwarded) = (self.act, self.if_unrecorded, self.forwarded);
-        let waits = Waits { act, position, intents, call, if_unrecorded, forwarded };
-        Ok(Begun::Waits(Box::new(waits)))
+        Ok(Begun::Waits(Box::new(Waits { act, position, intents, call, if_unrecorded, forwarded })))
     }
 }
 
@@ -768,111 +770,6 @@ pub enum Begun {
     Act(Act),
     /// What the act waits for.
     Waits(Box<Waits>),
-}
-
-/// An act whose records are written, and not known to be on the disk. The act cannot be had before
-/// they are.
-#[must_use]
-#[derive(Debug)]
-pub struct Waits {
-    act: Act,
-    position: Position,
-    /// The intents among its records.
-    intents: Vec<AuditRecord>,
-    call: Option<CallId>,
-    if_unrecorded: Option<IfUnrecorded>,
-    forwarded: Vec<ForwardedAt>,
-}
-
-impl Waits {
-    /// Where the last of its records stands.
-    pub fn position(&self) -> Position {
-        self.position
-    }
-
-    /// Waits until the records are on the disk, and returns the act: [`Act::Drop`] if each call that it
-    /// would begin has ended meanwhile, because its client has cancelled it; `is_open` says of a call
-    /// whether it has not. Dropping the future leaves `waits` as it was; it must then be
-    /// [refused](Waits::refused).
-    ///
-    /// # Errors
-    ///
-    /// As [`AuditSink::durable`]; then it must be refused, too.
-    pub fn act<'a>(
-        waits: &'a mut Option<Box<Self>>,
-        sink: &'a dyn AuditSink,
-        is_open: &'a IsOpen<'a>,
-    ) -> UntilDurable<'a> {
-        let flushed = match waits {
-            Some(waits) => sink.durable(waits.position),
-            None => Box::pin(std::future::ready(Ok(()))),
-        };
-        UntilDurable { flushed, waits, sink, is_open }
-    }
-
-    /// Forgets the calls that have ended meanwhile. Whether the act would begin some, and all have.
-    fn is_over(&mut self, is_open: &IsOpen<'_>) -> bool {
-        let begins = !self.intents.is_empty();
-        self.intents.retain(|intent| intent.call.as_ref().is_none_or(is_open));
-        begins && self.intents.is_empty()
-    }
-
-    /// The act does not happen, because of `cause`, at the time `now`. Each call that it would begin
-    /// gets the outcome [`Outcome::NotSent`], unless it has ended meanwhile; `None` if all have. Without
-    /// any, the act would have delivered something, and no call is named: what the records say has
-    /// happened.
-    pub fn refused(
-        mut self,
-        cause: Unkept,
-        now: Now,
-        sink: &dyn AuditSink,
-        is_open: &IsOpen<'_>,
-    ) -> Option<Unrecorded> {
-        if self.is_over(is_open) {
-            return None;
-        }
-        for intent in &mut self.intents {
-            (intent.time, intent.uptime_us) = (now.wall, micros(now.uptime));
-        }
-        Some(self.not_sent(cause, sink))
-    }
-
-    fn not_sent(self, cause: Unkept, sink: &dyn AuditSink) -> Unrecorded {
-        let about = (self.call, self.if_unrecorded);
-        let refused = unrecorded((cause, false), &self.intents, about, sink);
-        Unrecorded { call: refused.call.filter(|_| !self.intents.is_empty()), ..refused }
-    }
-}
-
-/// Says of a call whether the record of its intent has no outcome yet.
-pub type IsOpen<'a> = dyn Fn(&CallId) -> bool + Send + Sync + 'a;
-
-/// The future of [`Waits::act`].
-pub struct UntilDurable<'a> {
-    flushed: Flushed<'a>,
-    waits: &'a mut Option<Box<Waits>>,
-    sink: &'a dyn AuditSink,
-    is_open: &'a IsOpen<'a>,
-}
-
-impl Future for UntilDurable<'_> {
-    type Output = Result<Act, Unkept>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        std::task::ready!(self.flushed.as_mut().poll(cx))?;
-        let Some(mut waits) = self.waits.take() else { return Poll::Ready(Ok(Act::Drop)) };
-        if waits.is_over(self.is_open) {
-            return Poll::Ready(Ok(Act::Drop));
-        }
-        forwards_now(&waits.forwarded, self.sink);
-        Poll::Ready(Ok(waits.act))
-    }
-}
-
-impl std::fmt::Debug for UntilDurable<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UntilDurable").field("waits", &self.waits).finish_non_exhaustive()
-    }
 }
 
 /// The error of a step that does not happen, of which `kept` are the records that were kept.
