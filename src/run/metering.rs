@@ -234,12 +234,15 @@ impl Metering {
             loop {
                 let stopped =
                     stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none();
-                let collected = Arc::clone(&metrics);
-                let collected = tokio::task::spawn_blocking(move || collected.collect()).await;
-                // A panic in it is logged by the hook.
-                let Ok(collected) = collected else { continue };
-                let sent = tokio::time::timeout(LAST_MAX.max(interval), sender.send(&collected));
-                let sent = sent.await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                let collecting = Arc::clone(&metrics);
+                let send = async {
+                    let collected = tokio::task::spawn_blocking(move || collecting.collect()).await;
+                    let collected = collected.map_err(|error| error.to_string())?;
+                    sender.send(&collected).await
+                };
+                let longest = if stopped { LAST_MAX } else { Duration::MAX };
+                let sent = tokio::time::timeout(longest, send).await;
+                let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 let cause = sent.err();
                 if cause != failed {
                     if let Some(cause) = &cause {
