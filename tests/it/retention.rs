@@ -6,14 +6,17 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use bartizan_audit::journal::Journal;
 use bartizan_audit::journal_directory;
 use bartizan_audit::segment::{self, Segment};
 use bartizan_audit::tail::JournalReader;
 use bartizan_audit::verify::{Extent, Source, VerifyOptions, verify, verify_with};
+use bartizan_gate::evidence::step::AuditSink as _;
 use serde_json::Value;
 
 use super::failures::Program;
 use super::firewall::{Client, Firewall, LEGACY, Setup, call, post, wait};
+use super::journal::{config, denial, now};
 
 /// A firewall that records each refusal, with these settings of `audit`, and others at the top.
 fn firewall(audit: &str, top: &str) -> Firewall {
@@ -119,6 +122,66 @@ fn what_a_collector_has_not_got_stays_unless_it_may_go() {
     let gone = firewall(&format!("{retention}, unsent: remove}}"), &otlp);
     fill(&mut gone.client(), &gone.state(), 500);
     wait("removed files", || (segments(&gone)[0].first_seq > 1).then_some(()));
+}
+
+/// A file that cannot be removed is recorded once, keeps the later ones, and goes when it can.
+#[test]
+fn a_file_that_cannot_be_removed_is_recorded_once() {
+    let firewall = firewall("compress_after: off, retention: {bytes: 192KiB}", "");
+    let directory = journal_directory(&firewall.state());
+    let first = directory.join(segment::name(1));
+    let signed =
+        || records(&firewall.state()).iter().filter(|it| it["event"] == "checkpoint").count();
+    fill(&mut firewall.client(), &firewall.state(), 100);
+    let second = segments(&firewall)[1].first_seq;
+    // Nobody reads the first one any more.
+    let before = signed();
+    wait("a checkpoint", || (signed() > before).then_some(()));
+    std::fs::rename(&first, directory.join("kept")).unwrap();
+    std::fs::create_dir(&first).unwrap();
+    let removals = || {
+        let mut reader = JournalReader::new(&directory, second);
+        let lines = reader.read_many(usize::MAX).unwrap();
+        let is_removal = |line: &&bartizan_audit::tail::Line| {
+            String::from_utf8_lossy(&line.bytes).contains("\"event\":\"retention\"")
+        };
+        lines.iter().filter(is_removal).count()
+    };
+    let mut client = firewall.client();
+    while removals() == 0 {
+        client.send(&post(call(1, "no_such_tool", "{}"), LEGACY));
+        client.reply();
+    }
+    let told = wait("a word of it", || {
+        Some(readiness(&firewall)).filter(|it| it.contains("cannot be removed"))
+    });
+    // Several looks later.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(removals(), 1, "{told}");
+    assert!(segments(&firewall).iter().any(|segment| segment.first_seq == second));
+    std::fs::remove_dir(&first).unwrap();
+    wait("its end", || (!readiness(&firewall).contains("cannot be removed")).then_some(()));
+}
+
+/// Nothing is cut off a compressed file: its bytes are not those of its lines.
+#[test]
+fn a_compressed_newest_file_with_a_torn_line_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("journal");
+    let settings = config(&directory, 1 << 20);
+    let (journal, _) = Journal::open(&settings, "boot-1", now(0)).unwrap();
+    for number in 0..50 {
+        journal.keep(&denial(&format!("call-{number}"))).unwrap();
+    }
+    drop(journal);
+    let newest = segment::list(&directory).unwrap().pop().unwrap().path;
+    let torn = std::fs::read_to_string(&newest).unwrap() + "{\"seq\":52,";
+    std::fs::write(&newest, torn).unwrap();
+    segment::compress(&newest).unwrap();
+    let newest = segment::list(&directory).unwrap().pop().unwrap().path;
+    let before = std::fs::read(&newest).unwrap();
+    assert!(Journal::open(&settings, "boot-2", now(1)).is_err());
+    assert_eq!(std::fs::read(&newest).unwrap(), before);
 }
 
 /// Killed and started again, also where a copy has every file compressed, the newest, too.

@@ -2,12 +2,13 @@
 //!
 //! `keep` returns after one `write(2)` of the whole line, so the record survives a crash of the
 //! program, but not of the machine. Where the configuration says so, the act that the record
-//! precedes waits besides until the line is on the disk (`commit`). If a record cannot be written, `keep` returns an error and the
-//! gate refuses the act that the record describes. A partly written line is cut off, every later
-//! call tries again, and the first record that is written after that is a `gap` record with the
-//! number of refused records. A panic while a record is written is such a fault, too
-//! ([decision 22](../../../docs/decisions/0022-a-panic-in-the-journal.md)). The journal never
-//! deletes a record, never rewrites a whole line, and never waits for a reader.
+//! precedes waits besides until the line is on the disk (`commit`). If a record cannot be written,
+//! `keep` returns an error and the gate refuses the act that the record describes. A partly written
+//! line is cut off, every later call tries again, and the first record that is written after that is
+//! a `gap` record with the number of refused records. A panic while a record is written is such a
+//! fault, too ([decision 22](../../../docs/decisions/0022-a-panic-in-the-journal.md)). The journal
+//! never deletes a record ([`retention`](super::retention) removes whole files, if the operator says
+//! so), never rewrites a whole line, and never waits for a reader.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -100,7 +101,8 @@ impl Journal {
             return Err(JournalError::Locked { directory: path.to_owned() });
         };
         let survey = recover::survey(path)?;
-        // A run that was killed may have left the end of one that it had closed to the kernel.
+        // A run that was killed may have closed a file before the kernel had written all of it to
+        // the disk.
         segment::flush_newest(path).map_err(at("flush", path))?;
         let first_seq = survey.segment.as_ref().map(|(segment, _)| segment.first_seq);
         let store = SegmentDirectory::open(path, first_seq).map_err(at("open", path))?;
