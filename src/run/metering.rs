@@ -235,13 +235,13 @@ impl Metering {
                 let stopped =
                     stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none();
                 let collecting = Arc::clone(&metrics);
-                let send = async {
+                let once = async {
                     let collected = tokio::task::spawn_blocking(move || collecting.collect()).await;
                     let collected = collected.map_err(|error| error.to_string())?;
                     sender.send(&collected).await
                 };
                 let longest = if stopped { LAST_MAX } else { Duration::MAX };
-                let sent = tokio::time::timeout(longest, send).await;
+                let sent = tokio::time::timeout(longest, once).await;
                 let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 let cause = sent.err();
                 if cause != failed {

@@ -60,9 +60,8 @@ impl Waits {
     }
 
     /// The act does not happen, because of `cause`, at the time `now`. Each call that it would begin
-    /// gets the outcome [`Outcome::NotSent`], unless it has ended meanwhile; `None` if all have. Without
-    /// any, the act would have delivered something, and no call is named: what the records say has
-    /// happened.
+    /// gets the outcome `not_sent`, unless it has ended meanwhile; `None` if all have. Without any, the
+    /// act would have delivered something, and no call is named: what the records say has happened.
     pub fn refused(
         mut self,
         cause: Unkept,
