@@ -73,6 +73,9 @@ trait Convert {
     /// Appends what comes before the first call.
     fn begin(&mut self, _out: &mut Vec<u8>) {}
 
+    /// Sees each record as it is read, before its call is handed over.
+    fn see(&mut self, _entry: &JournalRecord) {}
+
     /// Appends a call.
     fn call(&mut self, call: Call, out: &mut Vec<u8>);
 
@@ -104,6 +107,7 @@ pub fn write(
     let mut calls = Calls::whole();
     let mut written = Ok(());
     let unreadable = each(directory, filter, format == Format::Opa, |entry, wanted| {
+        to.see(&entry);
         for call in calls.push(entry, wanted) {
             to.call(call, &mut text);
         }

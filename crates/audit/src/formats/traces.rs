@@ -5,8 +5,6 @@
 //! of [`otlp`]; their JSON form is that of the OTLP specification, "JSON Protobuf
 //! Encoding": names in camel case, ids in hexadecimal, numbers of 64 bits as text.
 
-use std::fmt::Write as _;
-
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
 use opentelemetry_proto::tonic::common::v1::{AnyValue as Any, InstrumentationScope, KeyValue};
@@ -17,8 +15,11 @@ use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_sc
 use opentelemetry_sdk::trace::SpanData;
 use serde_json::{Value, json};
 
+use bartizan_gate::wire::hex::hex;
+
 use super::{Convert, push_json};
 use crate::calls::Call;
+use crate::entry::JournalRecord;
 use crate::otlp;
 use crate::span::Assembler;
 
@@ -32,9 +33,24 @@ pub(super) struct Traces {
     /// The run that the spans belong to.
     boot: String,
     spans: Vec<SpanData>,
+    /// The newest outcome, until the next record: its call is handed over after it.
+    ended: Option<JournalRecord>,
 }
 
 impl Convert for Traces {
+    /// A request of the server ends before the call that it came with, whose intent says where its
+    /// span belongs.
+    fn see(&mut self, entry: &JournalRecord) {
+        if let Some(ended) = self.ended.take() {
+            self.assembler.remember(ended);
+        }
+        match entry.event.as_str() {
+            "intent" => self.assembler.remember(entry.clone()),
+            "outcome" => self.ended = Some(entry.clone()),
+            _ => {}
+        }
+    }
+
     fn call(&mut self, call: Call, out: &mut Vec<u8>) {
         for entry in call.records {
             if entry.boot != self.boot {
@@ -156,11 +172,35 @@ fn any(value: Option<&Any>) -> Value {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        // Writing to a `String` cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::Calls;
+
+    #[test]
+    fn a_request_of_the_server_is_in_the_trace_of_the_call_that_it_came_with() {
+        let record = |seq, event: &str, call: &str, within: Option<&str>| JournalRecord {
+            seq,
+            boot: "b".to_owned(),
+            event: event.to_owned(),
+            time: "2026-11-30T08:00:00.000000Z".to_owned(),
+            call: Some(call.to_owned()),
+            within: within.map(str::to_owned),
+            ..JournalRecord::default()
+        };
+        let (mut traces, mut calls, mut out) = (Traces::default(), Calls::whole(), Vec::new());
+        for entry in [
+            record(1, "intent", "outer", None),
+            record(2, "intent", "inner", Some("outer")),
+            record(3, "outcome", "inner", Some("outer")),
+            record(4, "outcome", "outer", None),
+        ] {
+            traces.see(&entry);
+            for call in calls.push(entry, true) {
+                traces.call(call, &mut out);
+            }
+        }
+        let ids: Vec<_> = traces.spans.iter().map(|it| it.span_context.trace_id()).collect();
+        assert!(ids.len() >= 2 && ids.windows(2).all(|two| two[0] == two[1]), "{ids:?}");
     }
-    text
 }

@@ -19,10 +19,10 @@ impl<T> Bounded<T> {
     /// Adds a value in place of one with the same name; returns whether the oldest one had to be
     /// discarded for it.
     pub(super) fn insert(&mut self, name: &str, seq: u64, value: T) -> bool {
-        self.order.insert(seq, name.to_owned());
         if let Some((before, _)) = self.values.insert(name.to_owned(), (seq, value)) {
             self.order.remove(&before);
         }
+        self.order.insert(seq, name.to_owned());
         if self.values.len() <= self.max {
             return false;
         }
