@@ -662,6 +662,21 @@ fn an_export_is_the_same_from_compressed_segments_and_in_every_form() {
     assert_eq!(rows.len(), 6);
     assert!(rows[0].starts_with("time,call,seq,session,principal,"), "{}", rows[0]);
     assert!(rows[5].contains(",x\\u{1b}[2J,"), "{}", rows[5]);
+    let denied: Vec<_> = rows[0].split(',').zip(rows[5].split(',')).collect();
+    for cell in [
+        ("call", "c9"),
+        ("principal", "agent-2"),
+        ("server", "other"),
+        ("verdict", "deny"),
+        ("decision", "deny"),
+        ("enforced", "true"),
+        ("codes", "wrong-environment"),
+        ("policy", "r1"),
+        ("findings", "env_pin_violation"),
+        ("layers", "L7"),
+    ] {
+        assert!(denied.contains(&cell), "{cell:?}: {}", rows[5]);
+    }
 }
 
 /// A call that is not yet answered is there, and a damaged line is counted and passed over.
@@ -676,6 +691,9 @@ fn an_export_has_open_calls_and_tells_of_damage() {
     let text = std::fs::read_to_string(&segments[0].path).unwrap();
     std::fs::write(&segments[0].path, text.replacen("\"event\"", "event", 1)).unwrap();
     let file = state.path().join("calls.csv");
+    std::fs::write(&file, "").unwrap();
+    let all: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&file, all).unwrap();
     let arguments = ["export", "--state", state.path().to_str().unwrap(), "--format", "csv", "-o"];
     let args = Export::try_parse_from(arguments.iter().copied().chain(file.to_str()));
     let ended = export(&args.unwrap().args, later(), &mut io::empty());

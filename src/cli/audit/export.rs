@@ -1,9 +1,9 @@
 //! `bartizan audit export`: calls and findings in the forms of other programs.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
@@ -65,24 +65,32 @@ pub fn export(args: &ExportArgs, now: SystemTime, out: &mut dyn Write) -> Result
     let state = args.place.state().map_err(|it| AuditError::Configuration(it.into()))?;
     let directory = journal_directory(&state);
     let filter = args.select.filter(now);
-    let mut opened = args.output.as_ref().map(create).transpose()?;
-    let to: &mut dyn Write = match &mut opened {
-        Some(file) => file,
-        None => out,
-    };
+    let mut to = output(args.output.as_deref(), out)?;
     let unreadable =
-        write(&directory, &filter, args.format.into(), to).map_err(|error| match error {
+        write(&directory, &filter, args.format.into(), &mut *to).map_err(|error| match error {
             ExportError::Read(error) => AuditError::Read(error),
             ExportError::Write(error) => AuditError::Output(error),
         })?;
     if unreadable > 0 { Err(AuditError::Damaged { lines: unreadable }) } else { Ok(()) }
 }
 
-/// Opens a file to write, in place of one that is there.
-pub(super) fn create(path: &PathBuf) -> Result<std::fs::File, AuditError> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(FILE_MODE);
-    options.open(path).map_err(|source| {
+/// What `--output` names, in place of a file that is there; otherwise `out`.
+pub(super) fn output<'o>(
+    path: Option<&Path>,
+    out: &'o mut dyn Write,
+) -> Result<Box<dyn Write + 'o>, AuditError> {
+    let Some(path) = path else { return Ok(Box::new(out)) };
+    let open = || {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        // A file that was there has kept its mode; devices and pipes are left as they are.
+        if file.metadata()?.is_file() {
+            file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+        }
+        Ok(file)
+    };
+    let failed = |source: io::Error| {
         AuditError::Argument(format!("cannot write `{}`: {source}", path.display()))
-    })
+    };
+    Ok(Box::new(open().map_err(failed)?))
 }

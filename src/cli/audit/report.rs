@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, ValueEnum};
 
 use super::AuditError;
-use super::export::create;
+use super::export::output;
 use super::select::{PlaceArgs, SelectArgs, When};
 use bartizan_audit::journal_directory;
 use bartizan_audit::report::{Report, html, markdown, text};
@@ -61,11 +61,7 @@ pub fn report(args: &ReportArgs, now: SystemTime, out: &mut dyn Write) -> Result
         ReportFormat::Markdown => markdown::write(&report),
         ReportFormat::Html => html::write(&report),
     };
-    let mut opened = args.output.as_ref().map(create).transpose()?;
-    let to: &mut dyn Write = match &mut opened {
-        Some(file) => file,
-        None => out,
-    };
+    let mut to = output(args.output.as_deref(), out)?;
     to.write_all(written.as_bytes()).and_then(|()| to.flush()).map_err(AuditError::Output)?;
     let lines = report.unreadable();
     if lines > 0 { Err(AuditError::Damaged { lines }) } else { Ok(()) }
