@@ -3,21 +3,18 @@
 //! Like `bartizan lock`, the client reaches the server through a firewall that observes, so what is
 //! assessed is what the gate reads. The threat model itself is made by [`bartizan_assess`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use http::Uri;
 use serde_json::Value;
 
-use crate::config::{Config, HttpUpstream, Upstream};
+use crate::config::{Config, HttpUpstream, Upstream, is_loopback};
 use crate::lock::ask::{AskError, survey};
 use crate::lock::client::SurveyedList;
 use crate::run::RunOptions;
-use bartizan_assess::observed::{Item, Listed, Observed, Reach};
+use bartizan_assess::observed::{Item, Listed, MASK, Observed, Reach};
 use bartizan_gate::duty::secrets;
 
-/// What stands in place of an argument that may be a credential.
-const MASK: &str = "[credential]";
 /// Parts of a name that announce a credential.
 const CREDENTIAL_NAMES: [&str; 9] =
     ["auth", "cookie", "credential", "key", "pass", "pwd", "secret", "session", "token"];
@@ -84,10 +81,14 @@ fn listed(seen: SurveyedList, key: &str) -> Listed {
     }
     let mut gap = seen.gap;
     let mut items = Vec::new();
-    for entry in seen.entries {
+    let mut names = HashSet::new();
+    for entry in &seen.entries {
         let name = entry.get(key).and_then(Value::as_str).unwrap_or_default();
         match Item::read(name, &entry.to_string()) {
-            Ok(item) => items.push(item),
+            Ok(mut item) => {
+                item.is_repeated = !names.insert(name);
+                items.push(item);
+            }
             Err(what) => gap = Some(what),
         }
     }
@@ -104,7 +105,7 @@ fn reach(upstream: &Upstream) -> (String, Reach) {
             let address = shown_word(&format!("{scheme}://{authority}{}", url.path()));
             let reach = Reach::Http {
                 encrypted,
-                loopback: is_loopback(url),
+                loopback: is_loopback(url.host().unwrap_or_default()),
                 with_headers: !headers.is_empty(),
             };
             (address, reach)
@@ -115,12 +116,6 @@ fn reach(upstream: &Upstream) -> (String, Reach) {
             (shown_words(&words).join(" "), Reach::Program(words))
         }
     }
-}
-
-fn is_loopback(url: &Uri) -> bool {
-    let host = url.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 /// The words of a command without credentials: values of flags, variables and headers whose name
@@ -197,20 +192,8 @@ fn without_user_information(word: &str) -> String {
 
 /// `word` with each secret of a known form masked; the mask alone if it cannot be searched.
 fn without_secrets(word: &str) -> String {
-    let Ok(mut found) = secrets::find(word, &mut SEARCH_BYTES_MAX.clone()) else {
-        return MASK.to_owned();
-    };
-    found.sort_unstable_by_key(|secret| secret.at.start);
-    let (mut shown, mut end) = (String::new(), 0_usize);
-    for secret in found {
-        if secret.at.start >= end {
-            shown.push_str(word.get(end..secret.at.start).unwrap_or_default());
-            shown.push_str(MASK);
-        }
-        end = end.max(secret.at.end);
-    }
-    shown.push_str(word.get(end..).unwrap_or_default());
-    shown
+    secrets::find(word, &mut SEARCH_BYTES_MAX.clone())
+        .map_or_else(|_| MASK.to_owned(), |found| secrets::masked(word, found, MASK))
 }
 
 #[cfg(test)]
@@ -243,19 +226,6 @@ mod tests {
             [token.clone(), format!("--x={token}"), format!("Authorization: Bearer {token}")]
         {
             assert!(!shown_word(&word).contains(&token), "{word}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_this_machine() {
-        for (url, expected) in [
-            ("http://127.0.0.2:1/", true),
-            ("http://[::1]:1/", true),
-            ("http://localhost/", true),
-            ("http://localhost.example/", false),
-            ("http://192.0.2.1/", false),
-        ] {
-            assert_eq!(is_loopback(&url.parse().unwrap_or_default()), expected, "{url}");
         }
     }
 }

@@ -68,6 +68,7 @@ pub use otlp::{OtlpConfig, OtlpProtocol};
 pub use pack::{PackError, PackRef};
 pub use policy::PolicyConfig;
 pub use problem::{Location, Problem, Problems};
+pub(crate) use remote::is_loopback;
 pub use remote::{CredentialsConfig, RemoteConfig};
 pub use replicas::{ReplicasConfig, SharedKey, StoreAddress};
 pub use secret::Secret;

@@ -108,7 +108,7 @@ pub(super) fn is_protected(url: &Uri) -> bool {
 }
 
 /// Whether `host` of a URL is this machine, whoever asks.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_matches(['[', ']']);
     host.eq_ignore_ascii_case("localhost")
         || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())

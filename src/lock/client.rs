@@ -70,9 +70,9 @@ where
     let mut cursor = None;
     let mut pages = 0_usize;
     let listed = loop {
-        match tools(&peer, cursor.take()).await {
+        match peer.list_tools(from(cursor.take())).await {
             Err(error) => break Err(format!("does not list its tools: {error}")),
-            Ok((_, next)) => cursor = next,
+            Ok(page) => cursor = page.next_cursor,
         }
         pages = pages.saturating_add(1);
         if cursor.is_none() {
@@ -108,7 +108,11 @@ where
     let has_prompts = declared("prompts");
     let surveyed = Surveyed {
         // Some servers list tools without declaring them.
-        tools: collect(end, true, |cursor| tools(&peer, cursor)).await,
+        tools: collect(end, true, async |cursor| {
+            let page = peer.list_tools(from(cursor)).await?;
+            Ok((page.tools.iter().map(json).collect(), page.next_cursor))
+        })
+        .await,
         resources: collect(end, has_resources, async |cursor| {
             let page = peer.list_resources(from(cursor)).await?;
             Ok((page.resources.iter().map(json).collect(), page.next_cursor))
@@ -159,11 +163,6 @@ fn from(cursor: Option<String>) -> Option<PaginatedRequestParams> {
     Some(PaginatedRequestParams::default().with_cursor(cursor))
 }
 
-async fn tools(peer: &Peer, cursor: Option<String>) -> Result<Page, ServiceError> {
-    let page = peer.list_tools(from(cursor)).await?;
-    Ok((page.tools.iter().map(json).collect(), page.next_cursor))
-}
-
 /// An entry as JSON; `null` if it has no such form.
 fn json<T: Serialize>(entry: &T) -> Value {
     serde_json::to_value(entry).unwrap_or_default()
@@ -175,12 +174,12 @@ where
     F: Future<Output = Result<Page, ServiceError>>,
 {
     let mut list = SurveyedList { offered, ..SurveyedList::default() };
+    if !offered {
+        return list;
+    }
     let mut cursor = None;
     let mut bytes = 0_usize;
     for _ in 0..PAGES_MAX {
-        if !offered {
-            return list;
-        }
         let (entries, next) = match timeout_at(end, page(cursor.take())).await {
             Ok(Ok(page)) => page,
             Ok(Err(error)) => {

@@ -120,7 +120,7 @@ pub struct Assessment {
     pub findings: Vec<FindingRow>,
     /// The score.
     pub aivss: Aivss,
-    /// The tools, in the server's order.
+    /// The tools, sorted by name.
     pub tools: Vec<ToolRow>,
     /// Resources, templates and prompts.
     pub entries: Vec<EntryRow>,
@@ -423,6 +423,37 @@ mod tests {
         ] {
             let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
             assert_eq!(fetches_anything(&words), expected, "{command}");
+        }
+    }
+
+    #[test]
+    fn the_way_to_the_server_is_judged() {
+        use crate::observed::Listed;
+        let http =
+            |encrypted, loopback, with_headers| Reach::Http { encrypted, loopback, with_headers };
+        let program =
+            |command: &str| Reach::Program(command.split(' ').map(str::to_owned).collect());
+        for (reach, expected) in [
+            (http(false, false, false), "unencrypted_transport lists_without_credential"),
+            (http(false, false, true), "unencrypted_transport"),
+            (http(true, false, false), "lists_without_credential"),
+            (http(true, false, true), ""),
+            (http(false, true, false), ""),
+            (program("npx x"), "unpinned_program"),
+            (program("npx x@1.2.3"), ""),
+        ] {
+            let observed = Observed {
+                address: String::new(),
+                reach,
+                identity: Value::Null,
+                tools: Listed::default(),
+                resources: Listed::default(),
+                templates: Listed::default(),
+                prompts: Listed::default(),
+            };
+            let made = Assessment::new(&observed, None, &Scoring::default());
+            let kinds: Vec<&str> = made.findings.iter().map(|it| it.kind).collect();
+            assert_eq!(kinds.join(" "), expected);
         }
     }
 }

@@ -83,6 +83,15 @@ const L4: (&str, &str) = ("L4", "Deployment and Infrastructure");
 const L7: (&str, &str) = ("L7", "Agent Ecosystem");
 const X: (&str, &str) = ("X", "Cross-layer");
 
+/// What a call can do that no pin limits: the ids of the event `env_pin_violation`.
+const UNPINNED: Ids = related(
+    L7,
+    &["L7/Agent Tool Misuse", "L4/Lateral Movement", "X/Privilege Escalation"],
+    &["MCP02:2025"],
+    &["ASI02", "ASI03"],
+    &["AML.T0053"],
+);
+
 pub(crate) const HIDDEN_TEXT: Kind = Kind {
     name: "hidden_text",
     severity: Severity::High,
@@ -168,26 +177,14 @@ pub(crate) const NO_ENVIRONMENT: Kind = Kind {
     severity: Severity::Medium,
     title: "A tool that changes something, and no known argument names the environment",
     advice: "A pin cannot check its calls. Use a credential that reaches one environment only, or hold the calls.",
-    ids: related(
-        L7,
-        &["L7/Agent Tool Misuse", "L4/Lateral Movement", "X/Privilege Escalation"],
-        &["MCP02:2025"],
-        &["ASI02", "ASI03"],
-        &["AML.T0053"],
-    ),
+    ids: UNPINNED,
 };
 pub(crate) const ABSENT_ENVIRONMENT: Kind = Kind {
     name: "absent_environment_reaches_all",
     severity: Severity::Medium,
     title: "A call that leaves the environment out reaches production",
     advice: "Pin the server to an environment. The baseline then denies calls that leave it out.",
-    ids: related(
-        L7,
-        &["L7/Agent Tool Misuse", "L4/Lateral Movement", "X/Privilege Escalation"],
-        &["MCP02:2025"],
-        &["ASI02", "ASI03"],
-        &["AML.T0053"],
-    ),
+    ids: UNPINNED,
 };
 pub(crate) const UNCLASSIFIED: Kind = Kind {
     name: "unclassified",

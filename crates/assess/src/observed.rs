@@ -24,10 +24,13 @@ pub enum Reach {
     Program(Vec<String>),
 }
 
+/// What stands in a report in place of a credential.
+pub const MASK: &str = "[credential]";
+
 /// The entries of one list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// The entries, in the server's order.
+    /// The entries, in the server's order; tools are sorted by name.
     pub items: Vec<Item>,
     /// Whether the server offers the list at all.
     pub offered: bool,
@@ -46,7 +49,8 @@ pub struct Item {
     pub digest: String,
     /// What the gate flags in it: invisible text, look-alike names, schemas that refer elsewhere.
     pub flags: Vec<&'static str>,
-    /// Whether the list has another entry of the same name.
+    /// Whether the list has another entry of the same name; of an entry that is no tool, an earlier
+    /// one.
     pub is_repeated: bool,
 }
 

@@ -2,14 +2,11 @@
 
 use serde_json::Value;
 
+use super::observed::MASK;
 use bartizan_gate::duty::secrets;
 
 /// Work of all searches for credentials in one assessment, bytes; see [`secrets::find`].
 const SEARCH_BYTES_MAX: usize = 256 << 20;
-/// The rule of [`secrets`] for any text behind a word such as `key`. It hides, but is no finding.
-const GENERIC: &str = "generic-api-key";
-/// What stands in a report in place of a credential.
-const MASK: &str = "[credential]";
 /// What stands in a report in place of a text that could not be searched.
 const UNSEARCHED: &str = "[not searched for credentials, so not shown]";
 
@@ -81,9 +78,10 @@ impl Search {
         let lower = text.to_lowercase();
         let said = INSTRUCTIONS.iter().find(|said| lower.contains(**said)).copied();
         found.instruction = found.instruction.or(said);
-        match secrets::find(text, &mut self.left) {
+        // Any text behind a word such as `key` is hidden, but is no finding.
+        match secrets::find_by(secrets::Rules::OfOwnForm, text, &mut self.left) {
             Ok(secrets) => {
-                for secret in secrets.iter().filter(|secret| secret.rule != GENERIC) {
+                for secret in secrets {
                     if !found.credentials.contains(&secret.rule) {
                         found.credentials.push(secret.rule);
                     }
@@ -95,21 +93,11 @@ impl Search {
 
     /// `text` for a report: at most `chars_max` characters, without credentials.
     pub(crate) fn shown(&mut self, text: &str, chars_max: usize) -> String {
-        let Ok(mut secrets) = secrets::find(text, &mut self.left) else {
+        let Ok(found) = secrets::find(text, &mut self.left) else {
             self.gave_up = true;
             return UNSEARCHED.to_owned();
         };
-        secrets.sort_unstable_by_key(|secret| secret.at.start);
-        let mut out = String::new();
-        let mut end = 0_usize;
-        for secret in secrets {
-            if secret.at.start >= end {
-                out.push_str(text.get(end..secret.at.start).unwrap_or_default());
-                out.push_str(MASK);
-            }
-            end = end.max(secret.at.end);
-        }
-        out.push_str(text.get(end..).unwrap_or_default());
+        let out = secrets::masked(text, found, MASK);
         match out.char_indices().nth(chars_max) {
             Some((at, _)) => format!("{}…", out.get(..at).unwrap_or_default()),
             None => out,

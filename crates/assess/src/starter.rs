@@ -5,6 +5,8 @@
 //! written as `exec`, or as `destructive`, which the baseline refuses, until a person has changed it.
 //! So is every tool if the pack was found by the server's names and not named by the user.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use bartizan_gate::question::pack::Pack;
@@ -12,7 +14,7 @@ use bartizan_gate::wire::inert;
 
 use crate::assessment::{Assessment, Chosen, PackInUse, ToolRow};
 use crate::kinds::WITHHELD;
-use crate::observed::{Observed, Reach};
+use crate::observed::{MASK, Observed, Reach};
 
 /// Longest name of a tool that a pack may have, bytes; it has no control characters either.
 const TOOL_NAME_BYTES_MAX: usize = 256;
@@ -165,13 +167,13 @@ fn set<'n>(names: impl Iterator<Item = &'n str>) -> String {
 fn withheld(assessment: &Assessment) -> impl Iterator<Item = &str> {
     let findings = assessment.findings.iter();
     let findings = findings.filter(|it| WITHHELD.iter().any(|kind| kind.name == it.kind));
-    let shown: Vec<&str> = findings
+    let shown: HashSet<&str> = findings
         .flat_map(|it| &it.subjects)
         .filter(|it| it.list == "tool")
         .map(|it| it.name.as_str())
         .collect();
     let tools = assessment.tools.iter();
-    tools.filter(move |tool| shown.contains(&&*tool.name)).map(|tool| tool.raw_name.as_str())
+    tools.filter(move |tool| shown.contains(&*tool.name)).map(|tool| tool.raw_name.as_str())
 }
 
 fn rules(assessment: &Assessment, name: &str) -> String {
@@ -203,7 +205,7 @@ fn configuration(way: &Way, name: &str) -> String {
         lines.push(format!("    url: {}", quoted(&way.url)));
     } else {
         let words: Vec<String> = way.command.iter().map(|word| quoted(word)).collect();
-        if way.command.iter().any(|word| word.contains("[credential]")) {
+        if way.command.iter().any(|word| word.contains(MASK)) {
             lines.push(COMMAND_CREDENTIAL.to_owned());
         }
         lines.push(format!("    command: [{}]", words.join(", ")));

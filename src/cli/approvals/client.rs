@@ -242,8 +242,5 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
 }
 
 fn is_loopback(address: &Address) -> bool {
-    let host = address.url().host().unwrap_or_default();
-    let bare = host.trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    crate::config::is_loopback(address.url().host().unwrap_or_default())
 }

@@ -54,16 +54,7 @@ fn push(out: &mut String, text: &str) {
 /// in other reports.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
-    for c in or_none(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
+    bartizan_gate::wire::inert::push_markup(&mut out, &or_none(text));
     out
 }
 

@@ -189,6 +189,21 @@ pub fn find_by(by: Rules, text: &str, left: &mut usize) -> Result<Vec<FoundSecre
     ALL.as_ref().ok_or(SearchError::BrokenRule)?.find(by, text, left)
 }
 
+/// `text` with `mask` in place of each of `found`, which [`find`] found in it.
+pub fn masked(text: &str, mut found: Vec<FoundSecret>, mask: &str) -> String {
+    found.sort_by_key(|secret| secret.at.start);
+    let (mut out, mut end) = (String::with_capacity(text.len()), 0_usize);
+    for secret in found {
+        if secret.at.start >= end {
+            out.push_str(text.get(end..secret.at.start).unwrap_or_default());
+            out.push_str(mask);
+        }
+        end = end.max(secret.at.end);
+    }
+    out.push_str(text.get(end..).unwrap_or_default());
+    out
+}
+
 /// Whether `text` holds a secret of a known form, or cannot be searched. For short texts.
 pub fn is_suspicious(text: &str) -> bool {
     let mut left = SHORT_SEARCH_BYTES_MAX;

@@ -26,23 +26,13 @@ const PARAMETER_NAME_BYTES_MAX: usize = 64;
 pub(crate) fn secrets(text: &str) -> Cow<'_, str> {
     let end = text.floor_char_boundary(SEARCHED_BYTES_MAX);
     let searched = text.get(..end).unwrap_or_default();
-    let Ok(mut found) = secrets::find(searched, &mut SEARCH_BUDGET_BYTES.clone()) else {
+    let Ok(found) = secrets::find(searched, &mut SEARCH_BUDGET_BYTES.clone()) else {
         return Cow::Borrowed(MASK);
     };
     if found.is_empty() && end == text.len() {
         return Cow::Borrowed(text);
     }
-    found.sort_by_key(|secret| secret.at.start);
-    let mut masked = String::with_capacity(searched.len());
-    let mut done = 0;
-    for secret in found {
-        if secret.at.start >= done {
-            masked.push_str(searched.get(done..secret.at.start).unwrap_or_default());
-            masked.push_str(MASK);
-        }
-        done = done.max(secret.at.end);
-    }
-    masked.push_str(searched.get(done..).unwrap_or_default());
+    let mut masked = secrets::masked(searched, found, MASK);
     if end < text.len() {
         masked.push_str(MASK);
     }
