@@ -1,4 +1,4 @@
-//! `otlp`: where spans and log records are sent, and what they say about this instance.
+//! `otlp`: where spans, log records and metrics are sent, and what they say about this instance.
 //!
 //! The environment variables of OpenTelemetry ("OpenTelemetry Environment Variable Specification",
 //! "OTLP Exporter Configuration") fill in what the file leaves out. They switch nothing on: without
@@ -26,7 +26,7 @@ const RESOURCE_ATTRIBUTES_MAX: usize = 64;
 /// Longest value of one of them, characters; longer ones are cut.
 const RESOURCE_CHARS_MAX: usize = 1024;
 
-/// Variables with headers; the first one that is set is used.
+/// Variables with headers, for all signals; the first one that is set is used.
 const HEADER_VARIABLES: [&str; 2] =
     ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 
@@ -119,10 +119,7 @@ impl OtlpConfig {
         complete(&mut remote, s);
         add_headers(&mut headers, s);
         let resource = resource_of(resource, &|name| s.variable(name));
-        let path = remote.url.path().trim_end_matches('/');
-        if path.ends_with("/v1/traces") && signals.iter().any(|it| *it != Some(Signal::Traces)) {
-            s.problem("endpoint", "takes traces alone", "write the base URL, without `/v1/traces`");
-        }
+        check_path(s, &remote, protocol, &signals);
         let metrics = signals.contains(&None).then_some(metrics_interval);
         let mut once = Vec::new();
         for signal in signals.into_iter().flatten() {
@@ -131,6 +128,25 @@ impl OtlpConfig {
             }
         }
         Some(Self { remote, protocol, signals: once, metrics, headers, resource })
+    }
+}
+
+/// Reports an address that takes one signal alone, where others are sent to it.
+fn check_path(
+    s: &Section<'_>,
+    remote: &RemoteConfig,
+    protocol: OtlpProtocol,
+    signals: &[Option<Signal>],
+) {
+    let path = remote.url.path().trim_end_matches('/');
+    for (end, only) in
+        [("traces", Some(Signal::Traces)), ("logs", Some(Signal::Logs)), ("metrics", None)]
+    {
+        let whole = protocol == OtlpProtocol::Http && path.ends_with(&format!("/v1/{end}"));
+        if whole && signals.iter().any(|it| *it != only) {
+            let hint = format!("write the base URL, without `/v1/{end}`");
+            s.problem("endpoint", format!("takes {end} alone"), hint);
+        }
     }
 }
 
@@ -178,7 +194,7 @@ fn endpoint_of_environment(s: &Section<'_>) -> Option<::http::Uri> {
         None => {
             s.problem_here(
                 "`endpoint` is missing",
-                "write where spans go, like `http://127.0.0.1:4318`",
+                "write where they go, like `http://127.0.0.1:4318`",
             );
             None
         }

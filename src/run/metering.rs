@@ -220,7 +220,8 @@ impl Metering {
         Arc::new(Self { metrics, facts })
     }
 
-    /// Sends the metrics with `sender` each `interval`, as a task in `tasks`, and once more after `stop`.
+    /// Sends the metrics with `sender` each `interval`, as a task in `tasks`, and once more after
+    /// `stop`.
     pub(super) fn send(
         &self,
         sender: MetricsSender,
@@ -240,9 +241,14 @@ impl Metering {
                     let collected = collected.map_err(|error| error.to_string())?;
                     sender.send(&collected).await
                 };
-                let longest = if stopped { LAST_MAX } else { Duration::MAX };
-                let sent = tokio::time::timeout(longest, once).await;
-                let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                let sent = if stopped {
+                    let sent = tokio::time::timeout(LAST_MAX, once).await;
+                    sent.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+                } else {
+                    // At the stop the last totals go instead of these.
+                    let Some(sent) = stop.run_until_cancelled(once).await else { continue };
+                    sent
+                };
                 let cause = sent.err();
                 if cause != failed {
                     if let Some(cause) = &cause {

@@ -397,7 +397,7 @@ fn each_problem_names_its_place_and_a_next_step() {
         (beside("limits: {keep_alive: false}"), "such as `15s`, or `off`"),
         (beside("limits: {frames: 2}"), "limits.frames (line 2): no such key: "),
         (beside("principal: {id: \"a\\nb\"}"), "principal.id (line 2): longer than 256 bytes, or"),
-        (beside("otlp: {}"), "otlp (line 2): `endpoint` is missing: write where spans go"),
+        (beside("otlp: {}"), "otlp (line 2): `endpoint` is missing: write where they go"),
         (
             beside("approvals: {elicit: true}"),
             "approvals.elicit (line 2): there is no address to tell: write `public_url`, the URL under which approvers reach `admin`",

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -930,6 +930,8 @@ fn bad_configuration_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let config = to("http://127.0.0.1:4318", directory.path());
     assert!(!format!("{config:?}").contains("secret"), "secrets are not shown");
+    let logs = read("endpoint: 'http://127.0.0.1:4318/v1/logs'").unwrap_err();
+    assert!(logs.contains("takes logs alone"), "{logs}");
 }
 
 /// The file wins over the variables of OpenTelemetry, and those over Kubernetes.
@@ -1061,6 +1063,19 @@ const POLICY: &str = r#"package mcp
 permit contains {"code": "all", "message": "everything passes"} if input.tool.name != "drop_flag"
 "#;
 
+/// The head of a configuration whose state is `folder/state` and whose policy is [`POLICY`].
+fn head(folder: &Path) -> (PathBuf, String) {
+    let (state, policies) = (folder.join("state"), folder.join("policies"));
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("rules.rego"), POLICY).unwrap();
+    let text = format!(
+        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n",
+        state.display(),
+        policies.display()
+    );
+    (state, text)
+}
+
 /// What a collector received as metrics: the totals of each request, and whose they are.
 #[test]
 fn metrics_go_to_the_collector_as_often_as_is_said_and_at_the_stop() {
@@ -1126,14 +1141,9 @@ fn a_killed_program_goes_on_where_the_collector_is() {
         json(&odd_answer(&received.body))
     }));
     let folder = tempfile::tempdir().unwrap();
-    let (state, policies) = (folder.path().join("state"), folder.path().join("policies"));
-    fs::create_dir(&policies).unwrap();
-    fs::write(policies.join("rules.rego"), POLICY).unwrap();
+    let (state, head) = head(folder.path());
     let text = format!(
-        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n\
-         otlp: {{endpoint: '{}'}}\nservers: {{flags: {{path: /mcp, url: '{}'}}}}",
-        state.display(),
-        policies.display(),
+        "{head}otlp: {{endpoint: '{}'}}\nservers: {{flags: {{path: /mcp, url: '{}'}}}}",
         collector.url(),
         server.url()
     );
@@ -1212,16 +1222,8 @@ fn records_say_when_a_call_was_forwarded_and_under_which_contexts() {
         json(&odd_answer(&received.body))
     }));
     let folder = tempfile::tempdir().unwrap();
-    let (state, policies) = (folder.path().join("state"), folder.path().join("policies"));
-    fs::create_dir(&policies).unwrap();
-    fs::write(policies.join("rules.rego"), POLICY).unwrap();
-    let text = format!(
-        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n\
-         servers: {{flags: {{path: /mcp, url: '{}'}}}}",
-        state.display(),
-        policies.display(),
-        server.url()
-    );
+    let (state, head) = head(folder.path());
+    let text = format!("{head}servers: {{flags: {{path: /mcp, url: '{}'}}}}", server.url());
     let program = Program::run(folder.path(), "", &text);
     let mut client = Client::connect(program.addresses().0);
     let body = format!(
@@ -1265,15 +1267,10 @@ fn a_server_is_told_our_span_where_its_configuration_says_so() {
     let server = || RecordingUpstream::start(Box::new(|it| json(&odd_answer(&it.body))));
     let (told, plain) = (server(), server());
     let folder = tempfile::tempdir().unwrap();
-    let (state, policies) = (folder.path().join("state"), folder.path().join("policies"));
-    fs::create_dir(&policies).unwrap();
-    fs::write(policies.join("rules.rego"), POLICY).unwrap();
+    let (_, head) = head(folder.path());
     let text = format!(
-        "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {}\npolicy: {{paths: [{}]}}\n\
-         otlp: {{endpoint: '{}'}}\nservers:\n  told: {{path: /mcp, propagate: true, url: '{}'}}\n  \
+        "{head}otlp: {{endpoint: '{}'}}\nservers:\n  told: {{path: /mcp, propagate: true, url: '{}'}}\n  \
          plain: {{path: /plain, url: '{}'}}\n",
-        state.display(),
-        policies.display(),
         collector.url(),
         told.url(),
         plain.url()

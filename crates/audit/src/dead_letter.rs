@@ -95,6 +95,8 @@ impl DeadLetters {
             file.write_all(&line)?;
             written = written.saturating_add(1);
         }
+        // The cursor goes past these items next.
+        file.sync_data()?;
         Ok(written)
     }
 }

@@ -1,9 +1,9 @@
 //! Exports the journal to OpenTelemetry: OTLP over HTTP with protobuf, or over gRPC.
 //!
 //! [`export`](super::export) follows the journal, retries and resumes; [`collector`] sends one
-//! request and interprets the response; [`traces`] makes spans of records, and [`logs`] log records.
-//! Each signal has a cursor of its own. `run` starts it, with
-//! what the configuration and the environment say.
+//! request and interprets the response; [`traces`] makes spans of records, [`logs`] log records.
+//! Each of the two has a cursor of its own. [`metrics`] sends totals, which are not of the journal.
+//! `run` starts them, with what the configuration and the environment say.
 
 mod collector;
 mod logs;

@@ -142,8 +142,7 @@ impl Assembler {
             _ => None,
         };
         let first = first.unwrap_or(entry);
-        let span = SpanId::from_bytes(digest("server", first, &span_key(first)));
-        Some((self.place(first, entry).trace_id, span))
+        Some((self.place(first, entry).trace_id, server_id(first)))
     }
 
     /// The sequence number of the oldest intent without outcome.
@@ -187,10 +186,7 @@ impl Assembler {
         attributes.transport(first);
         attributes.sender(first);
         SpanData {
-            span_context: context(
-                place.trace_id,
-                SpanId::from_bytes(digest("server", first, &span_key(first))),
-            ),
+            span_context: context(place.trace_id, server_id(first)),
             parent_span_id: place.parent,
             parent_span_is_remote: place.is_remote,
             span_kind: SpanKind::Server,
@@ -244,7 +240,7 @@ impl Assembler {
         let held = state.call.as_deref().and_then(|call| self.holds.get(call));
         let place = self.place(held.unwrap_or(state), state);
         // Only the record of the hold names the run that the ids of its call are made of.
-        let parent = held.map(|held| SpanId::from_bytes(digest("server", held, &key(held))));
+        let parent = held.map(server_id);
         let mut attributes = Attributes::default();
         attributes.hold(state);
         attributes.call(held.unwrap_or(state), state);
@@ -275,17 +271,13 @@ impl Assembler {
     fn place(&self, first: &JournalRecord, last: &JournalRecord) -> Place {
         let caller = parent(first).or_else(|| parent(last));
         let mut links: Vec<_> = link(first).or_else(|| link(last)).into_iter().collect();
-        let own = || TraceId::from_bytes(digest("trace", first, &key(first)));
         let within = first.within.as_deref().and_then(|call| self.open.get(call));
         let Some(within) = within else {
-            let (trace_id, parent) = caller.unwrap_or_else(|| (own(), SpanId::INVALID));
+            let (trace_id, parent) = caller.unwrap_or_else(|| (own_trace(first), SpanId::INVALID));
             return Place { trace_id, parent, is_remote: caller.is_some(), links };
         };
         links.extend(caller);
-        let trace_id = parent(within).map_or_else(
-            || TraceId::from_bytes(digest("trace", within, &key(within))),
-            |(trace_id, _)| trace_id,
-        );
+        let trace_id = parent(within).map_or_else(|| own_trace(within), |(trace_id, _)| trace_id);
         let client = digest("client", within, within.call.as_deref().unwrap_or_default());
         Place { trace_id, parent: SpanId::from_bytes(client), is_remote: false, links }
     }
@@ -302,6 +294,16 @@ fn key(first: &JournalRecord) -> String {
         Some(call) => call.clone(),
         None => first.seq.to_string(),
     }
+}
+
+/// The id of the SERVER span of the call that begins with `first`.
+fn server_id(first: &JournalRecord) -> SpanId {
+    SpanId::from_bytes(digest("server", first, &span_key(first)))
+}
+
+/// The trace of a call whose caller names none.
+fn own_trace(first: &JournalRecord) -> TraceId {
+    TraceId::from_bytes(digest("trace", first, &key(first)))
 }
 
 /// What names the SERVER span of a record in the digest of its id. A message that was withheld may

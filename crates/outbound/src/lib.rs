@@ -2,14 +2,14 @@
 //! (bundles, decision logs, OTLP collectors, issuers' keys).
 //!
 //! There is one TLS configuration ([`tls`]), one connector ([`address`]), one connection pool
-//! ([`pool`]), and for services one call with a deadline and a size limit ([`service`], and [`grpc`]
-//! for those that speak gRPC). All other
-//! crates connect through this one, so that root certificates, client certificates, time-outs and
-//! limits mean the same everywhere.
+//! ([`pool`]), and for services one call with a deadline and a size limit ([`service`], and
+//! [`grpc`] for those that speak gRPC). All other crates connect through this one, so that root
+//! certificates, client certificates, time-outs and limits mean the same everywhere.
 //!
 //! For every connection:
 //!
-//! - HTTP/1.1 (of [`grpc`]: HTTP/2) over TCP, or over TLS 1.2 or 1.3 with ring. No process-wide default is used.
+//! - HTTP/1.1 (of [`grpc`]: HTTP/2) over TCP, or over TLS 1.2 or 1.3 with ring. No process-wide
+//!   default is used.
 //! - The address is fixed when the pool is made. No proxy is used, even if the environment names
 //!   one.
 //! - A redirect is returned like any other response and never followed. Nothing is decompressed.

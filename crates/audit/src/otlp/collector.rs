@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_status_says_whose_fault_it_is() {
         let cause = |status| format!("the collector answered with status {status}");
-        for status in [401, 403, 404, 405, 408, 429, 502, 503, 504] {
+        for status in [401, 403, 404, 405, 407, 408, 429, 502, 503, 504] {
             let after = Some(Duration::from_secs(3));
             let expected = SendOutcome::Later { cause: cause(status), after };
             assert_eq!(outcome_of(&answer(status, "text/plain", b"")), expected);
@@ -273,6 +273,20 @@ mod tests {
         for status in [500, 501, 505, 507] {
             let expected = SendOutcome::Doubtful(cause(status));
             assert_eq!(outcome_of(&answer(status, "text/plain", b"")), expected);
+        }
+    }
+
+    #[test]
+    fn a_grpc_status_says_whose_fault_it_is() {
+        for code in 1..=17 {
+            let cause = format!("the collector answered with gRPC status {code}: no");
+            let expected = match code {
+                1 | 4 | 7 | 10 | 12 | 14 | 15 | 16 => SendOutcome::later(cause),
+                3 | 5 | 6 | 9 => SendOutcome::Refused(cause),
+                _ => SendOutcome::Doubtful(cause),
+            };
+            let answer = GrpcAnswer { code, message: "no".to_owned(), body: Bytes::new() };
+            assert_eq!(grpc_outcome_of(answer), expected, "{code}");
         }
     }
 }

@@ -95,21 +95,14 @@ fn severity(entry: &JournalRecord) -> (SeverityNumber, &'static str) {
     }
 }
 
-/// A log record, and the line that it was made of.
-#[derive(Debug)]
-pub(super) struct MadeLog {
-    record: LogRecord,
-    line: Vec<u8>,
-}
-
 impl Destination for Logs {
-    type Item = MadeLog;
+    type Item = LogRecord;
     const NAME: &'static str = "audit logs";
     const EXPORTER: &'static str = "otlp_logs";
     const CURSOR_FILE: &'static str = "otlp-logs.seq";
     const BATCH_RECORDS_MAX: usize = 256;
 
-    async fn make(&mut self, lines: Vec<Line>) -> Batch<MadeLog> {
+    async fn make(&mut self, lines: Vec<Line>) -> Batch<LogRecord> {
         let (mut items, mut lost) = (Vec::new(), Vec::new());
         for Line { seq, bytes } in lines {
             let made = JournalRecord::read(&bytes).and_then(|entry| {
@@ -117,7 +110,7 @@ impl Destination for Logs {
                     .map_err(|_| "a panic".to_owned())
             });
             match made {
-                Ok(record) if seq >= self.begins => items.push(MadeLog { record, line: bytes }),
+                Ok(record) if seq >= self.begins => items.push(record),
                 Err(cause) if seq >= self.begins => {
                     lost.push((1, format!("record {seq}: {cause}")));
                 }
@@ -127,13 +120,13 @@ impl Destination for Logs {
         Batch { items, lost }
     }
 
-    async fn send(&self, records: &[MadeLog]) -> SendOutcome {
+    async fn send(&self, records: &[LogRecord]) -> SendOutcome {
         let scope = scope();
         let schema_url = scope.schema_url().unwrap_or_default().to_owned();
         let logs = ScopeLogs {
             schema_url,
             scope: Some((scope, None).into()),
-            log_records: records.iter().map(|made| made.record.clone()).collect(),
+            log_records: records.to_vec(),
         };
         let resource = ProtoResource {
             attributes: self.resource.attributes.0.clone(),
@@ -147,8 +140,12 @@ impl Destination for Logs {
         self.collector.send(ExportLogsServiceRequest { resource_logs }.encode_to_vec()).await
     }
 
-    fn dead_letter(made: &MadeLog) -> Vec<u8> {
-        made.line.clone()
+    fn dead_letter(record: &LogRecord) -> Vec<u8> {
+        // The body is the line.
+        match record.body.as_ref().and_then(|body| body.value.as_ref()) {
+            Some(any_value::Value::StringValue(line)) => line.clone().into_bytes(),
+            _ => b"null".to_vec(),
+        }
     }
 
     fn needed_since(&self, next: u64) -> u64 {
