@@ -3,13 +3,7 @@
 # full.py. Needs python3 and the right to mount; without that right it says so and tests nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
-ROOT=$(cd ../.. && pwd)
-BARTIZAN=${BARTIZAN:-${CARGO_TARGET_DIR:-$ROOT/target}/debug/bartizan}
-export BARTIZAN PYTHONDONTWRITEBYTECODE=1
-if [[ ! -x $BARTIZAN ]]; then
-    echo "full.sh: no binary at $BARTIZAN; run \`cargo build\`, or set BARTIZAN" >&2
-    exit 2
-fi
+. ./stage.sh
 STATE=$(mktemp -d)
 if ! mount -t tmpfs -o size=24m,mode=700 bartizan-full "$STATE" 2>/dev/null; then
     rmdir "$STATE"

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use super::filter::time_of;
-use super::segment::{self, LineReader, Piece};
+use super::scan::first_time;
+use super::segment;
 use super::tail::ReadError;
 
 /// The first record of a journal that has no longer its record 1.
@@ -26,13 +26,7 @@ impl Beginning {
         let failed = |path: &Path, source| ReadError::Io { path: path.to_owned(), source };
         let segments = segment::list(directory).map_err(|source| failed(directory, source))?;
         let Some(first) = segments.first().filter(|it| it.first_seq > 1) else { return Ok(None) };
-        let line = || {
-            let mut lines = LineReader::open(&first.path)?;
-            let is_whole = lines.advance()? == Piece::Whole;
-            let time = time_of(lines.line()).filter(|_| is_whole);
-            Ok(time.map(|time| String::from_utf8_lossy(time).into_owned()))
-        };
-        let time = line().map_err(|source| failed(&first.path, source))?;
+        let time = first_time(&first.path).map_err(|source| failed(&first.path, source))?;
         Ok(time.map(|time| Self { seq: first.first_seq, time }))
     }
 

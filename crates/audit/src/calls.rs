@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::entry::JournalRecord;
+use super::entry::{JournalRecord, OperationRecord};
 use super::filter::{Filter, Matcher, call_of};
 use super::recent::{RecentQuery, RecentRecords};
 use super::scan::Scan;
@@ -34,6 +34,11 @@ impl Call {
     pub fn decided(&self) -> Option<&JournalRecord> {
         let decided = self.records.iter().rev().find(|it| it.decision.is_some());
         decided.or(self.records.first())
+    }
+
+    /// What it does: the newest of its records that says so.
+    pub fn operation(&self) -> Option<&OperationRecord> {
+        self.records.iter().rev().find_map(|it| it.operation.as_ref())
     }
 
     /// Its record with this event.

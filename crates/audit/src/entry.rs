@@ -77,6 +77,11 @@ pub struct JournalRecord {
 }
 
 impl JournalRecord {
+    /// Whether it was denied and let through, in observe mode.
+    pub fn is_only_observed(&self) -> bool {
+        self.decision.as_ref().is_some_and(|it| it.effect == "deny" && !it.enforced)
+    }
+
     /// Parses one line, without its LF.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-pub use bartizan_gate::wire::inert::{escaped, push};
+pub use bartizan_gate::wire::inert::{escaped, push, push_markup};
 
 /// Appends `value` to `out` as compact JSON with every invisible character escaped.
 ///

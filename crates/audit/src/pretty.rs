@@ -81,10 +81,7 @@ const YELLOW: &str = "\u{1b}[33m";
 const DIM: &str = "\u{1b}[2m";
 
 fn push_verdict(out: &mut String, entry: &JournalRecord, colour: Colour) {
-    let not_enforced = entry
-        .decision
-        .as_ref()
-        .is_some_and(|decision| decision.effect == "deny" && !decision.enforced);
+    let not_enforced = entry.is_only_observed();
     let (word, start) = match entry.event.as_str() {
         "intent" if not_enforced => ("would deny", YELLOW),
         "intent" => ("permit", GREEN),
@@ -128,7 +125,7 @@ pub fn call_line(call: &Call, colour: Colour) -> String {
     push_word(&mut out, word, VERDICT_WIDTH, start, colour);
     out.push(' ');
     push_cell(&mut out, &end(call), END_WIDTH);
-    let operation = call.records.iter().rev().find_map(|it| it.operation.as_ref());
+    let operation = call.operation();
     let effect = operation.map_or("-", |it| it.effect.as_str());
     push_cell(&mut out, effect, EFFECT_WIDTH);
     let environments = operation.map(|it| it.environments.join(",")).unwrap_or_default();
@@ -183,9 +180,7 @@ fn push_subject(out: &mut String, entry: &JournalRecord) {
 
 /// The word for what was decided, and the colour for it.
 pub(super) fn verdict(call: &Call) -> (&str, &'static str) {
-    let observed = |it: &JournalRecord| {
-        it.decision.as_ref().is_some_and(|decision| decision.effect == "deny" && !decision.enforced)
-    };
+    let observed = JournalRecord::is_only_observed;
     let last = call.records.last().map_or("", |it| it.event.as_str());
     match last {
         "denial" => return ("deny", RED),

@@ -203,7 +203,7 @@ impl Report {
         let seconds = seconds.and_then(|it| it.duration_since(std::time::UNIX_EPOCH).ok());
         let kind = Verdict::ALL.iter().position(|it| *it == verdict).unwrap_or_default();
         self.timeline.add(seconds.map_or(0, |it| it.as_secs()), kind, times);
-        let operation = call.records.iter().rev().find_map(|it| it.operation.as_ref());
+        let operation = call.operation();
         let effect = operation.map_or(NONE, |it| it.effect.as_str());
         let environments = operation.map(|it| it.environments.as_slice()).unwrap_or_default();
         let environments = environments.iter().map(String::as_str);
@@ -322,14 +322,11 @@ impl Report {
 /// nothing, or an answer to a hold that came alone.
 fn verdict(call: &Call) -> Option<Verdict> {
     let has = |event: &str| call.with(event).is_some();
-    let observed = |it: &JournalRecord| {
-        it.decision.as_ref().is_some_and(|it| it.effect == "deny" && !it.enforced)
-    };
     if has("denial") || has("drop") || has("repeated") {
         return Some(Verdict::Denied);
     }
     match (call.with("intent"), call.with("hold")) {
-        (Some(intent), _) if observed(intent) => Some(Verdict::Observed),
+        (Some(intent), _) if intent.is_only_observed() => Some(Verdict::Observed),
         (Some(_), _) => Some(Verdict::Permitted),
         (None, Some(_)) => Some(Verdict::Held),
         (None, None) => has("outcome").then_some(Verdict::Permitted),

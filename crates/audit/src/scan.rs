@@ -150,7 +150,7 @@ impl Scan<'_> {
         for segment in segments {
             let time = first_time(&segment.path)
                 .map_err(|source| ReadError::Io { path: segment.path.clone(), source })?;
-            begun.push((segment, time));
+            begun.push((segment, time.and_then(|it| humantime::parse_rfc3339(&it).ok())));
         }
         // A segment ends where the next one begins.
         let ends: Vec<Option<SystemTime>> =
@@ -164,14 +164,14 @@ impl Scan<'_> {
     }
 }
 
-/// The time of the first record of the segment at `path`.
-fn first_time(path: &Path) -> io::Result<Option<SystemTime>> {
+/// The time of the first record of the segment at `path`, as the record has it.
+pub(super) fn first_time(path: &Path) -> io::Result<Option<String>> {
     let mut lines = LineReader::open(path)?;
     if lines.advance()? != Piece::Whole {
         return Ok(None);
     }
     let time = time_of(lines.line()).and_then(|time| std::str::from_utf8(time).ok());
-    Ok(time.and_then(|time| humantime::parse_rfc3339(time).ok()))
+    Ok(time.map(str::to_owned))
 }
 
 /// Whether `part` begins with the record after `last`, where that is known.

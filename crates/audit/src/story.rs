@@ -150,7 +150,7 @@ fn line(call: &Call, colour: Colour) -> String {
         push_part(&mut out, " ", decided.method.as_deref());
     }
     push_part(&mut out, " ", decided.target_name());
-    let operation = call.records.iter().rev().find_map(|it| it.operation.as_ref());
+    let operation = call.operation();
     if let Some(operation) = operation {
         push_part(&mut out, " (", Some(&operation.effect));
         push_part(
@@ -246,7 +246,7 @@ fn call_json(call: &Call) -> Value {
     let (Some(first), Some(decided)) = (call.records.first(), call.decided()) else {
         return Value::Null;
     };
-    let operation = call.records.iter().rev().find_map(|it| it.operation.as_ref());
+    let operation = call.operation();
     let decision = decided.decision.as_ref();
     let reasons: Vec<Value> = decision
         .iter()

@@ -69,8 +69,9 @@ pub fn query(
     let state = args.place.state().map_err(|it| AuditError::Configuration(it.into()))?;
     let directory = journal_directory(&state);
     let filter = args.select.filter(now);
-    if let Some(beginning) = Beginning::read(&directory).map_err(AuditError::Read)?
-        && filter.since.as_deref().is_some_and(|since| beginning.is_after(Some(since)))
+    if filter.since.is_some()
+        && let Some(beginning) = Beginning::read(&directory).map_err(AuditError::Read)?
+        && beginning.is_after(filter.since.as_deref())
     {
         // If standard error cannot be written, the note is lost.
         writeln!(io::stderr(), "note: {beginning}").unwrap_or_default();

@@ -96,7 +96,7 @@ fn cells(call: &Call) -> [Cow<'_, str>; COLUMNS.len()] {
     let decision = |of: &dyn Fn(&crate::entry::DecisionRecord) -> String| -> Cow<'_, str> {
         decided.map(of).unwrap_or_default().into()
     };
-    let operation = records.iter().rev().find_map(|it| it.operation.as_ref());
+    let operation = call.operation();
     let operation =
         |of: &dyn Fn(&crate::entry::OperationRecord) -> Option<String>| -> Cow<'_, str> {
             operation.and_then(of).unwrap_or_default().into()

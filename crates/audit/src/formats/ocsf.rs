@@ -135,8 +135,7 @@ fn api_activity(call: &Call) -> Value {
         return Value::Null;
     };
     let decided = call.decided().unwrap_or(first);
-    let effect = call.records.iter().rev().find_map(|it| it.operation.as_ref());
-    let activity = match effect.map(|it| it.effect.as_str()) {
+    let activity = match call.operation().map(|it| it.effect.as_str()) {
         Some("read") => (2, "Read"),
         Some("write") => (3, "Update"),
         Some("destructive") => (4, "Delete"),
@@ -156,9 +155,10 @@ fn api_activity(call: &Call) -> Value {
         (None, None) => parts::millis(&first.time),
     };
     let mut base = event(API_ACTIVITY, activity, last, "");
-    if first.trace_id.is_some() {
-        let metadata = with(parts::metadata(last, ""), json!({"profiles": parts::PROFILES_TRACED}));
-        base = with(base, json!({ "metadata": metadata }));
+    if first.trace_id.is_some()
+        && let Some(profiles) = base.pointer_mut("/metadata/profiles")
+    {
+        *profiles = json!(parts::PROFILES_TRACED);
     }
     base = with(base, json!({"unmapped": {"bartizan": parts::unmapped_of(call)}}));
     base = with(base, status(done, detail.as_deref(), last.error_type.as_deref()));

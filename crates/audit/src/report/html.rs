@@ -110,16 +110,7 @@ fn class_attribute(cell: &Cell) -> &'static str {
 fn push_escaped(out: &mut String, text: &str) {
     let mut shown = String::new();
     inert::push(&mut shown, text, CELL_CHARS_MAX);
-    for character in shown.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
+    inert::push_markup(out, &shown);
 }
 
 /// `number` with a thin space between groups of three digits.

@@ -53,7 +53,7 @@ impl From<&String> for Cell {
     }
 }
 
-/// A chart, which only a page has; the tables say the same.
+/// A chart. A page has both, a terminal the layers; the tables say the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chart {
     /// Calls over time, by verdict.

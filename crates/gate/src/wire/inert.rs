@@ -1,5 +1,5 @@
 //! Escapes text so that it cannot control a terminal or hide from a reader: invisible and control
-//! characters ([`is_unseen`]) become escapes that a person can see.
+//! characters ([`is_unseen`]) become escapes that a person can see. Also so that it is no markup.
 
 use std::fmt::Write as _;
 
@@ -21,6 +21,20 @@ pub fn push(out: &mut String, text: &str, chars_max: usize) {
             out.push_str("\\\\");
         } else {
             out.push(c);
+        }
+    }
+}
+
+/// Appends `text` so that nothing of it is markup, in an element or in a quoted attribute of HTML.
+pub fn push_markup(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::{Enum, FAILURE, SUCCESS, UNKNOWN, VERSION, with};
+use super::{Enum, FAILURE, OTHER, SUCCESS, UNKNOWN, VERSION, with};
 use crate::calls::Call;
 use crate::entry::JournalRecord;
 
@@ -96,8 +96,8 @@ pub(super) fn decision(call: &Call) -> Value {
         return acted(action, disposition);
     };
     let redacted = call.records.iter().any(|it| it.redacted.is_some());
-    let spent = call.records.iter().filter_map(|it| it.approval.as_ref());
-    let spent = spent.filter(|it| it.answer == "spent").count() > 0;
+    let mut approvals = call.records.iter().filter_map(|it| it.approval.as_ref());
+    let spent = approvals.any(|it| it.answer == "spent");
     let waits = call.records.last().is_some_and(|it| it.event == "hold");
     let refusing =
         call.records.iter().find(|it| matches!(it.event.as_str(), "denial" | "repeated"));
@@ -107,7 +107,7 @@ pub(super) fn decision(call: &Call) -> Value {
         "deny" => ((2, "Denied"), (2, "Blocked")),
         // It waited for an approval, and did not get it.
         _ if refusing.is_some() => ((2, "Denied"), (25, "Rejected")),
-        _ if waits => ((99, "Other"), (14, "Delayed")),
+        _ if waits => ((OTHER, "Other"), (14, "Delayed")),
         _ if redacted => ((4, "Modified"), (1, "Allowed")),
         _ if spent => ((1, "Allowed"), (8, "Approved")),
         _ => ((1, "Allowed"), (1, "Allowed")),

@@ -24,6 +24,7 @@ use crate::webhook::link::{BadLink, Link, PATH};
 use crate::webhook::story::{Params, Story, missing};
 use bartizan_approvals::{AnswerError, HoldState, HoldView, Verdict};
 use bartizan_gate::session::DoorRefusal;
+use bartizan_gate::wire::inert::push_markup;
 
 /// What the page may do: look like the console, and be sent to where it came from.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -158,9 +159,9 @@ fn asking(link: &Link, story: &Story, params: &Params) -> Response<Body> {
     push(&mut body, "<dl>");
     for (name, value) in &story.facts {
         push(&mut body, "<dt>");
-        text(&mut body, name);
+        push_markup(&mut body, name);
         push(&mut body, "</dt><dd>");
-        text(&mut body, value);
+        push_markup(&mut body, value);
         push(&mut body, "</dd>");
     }
     push(&mut body, "</dl>");
@@ -168,7 +169,7 @@ fn asking(link: &Link, story: &Story, params: &Params) -> Response<Body> {
         write!(body, "<h3 id=\"shown-title\">What would be sent: {bytes} bytes</h3>")
             .unwrap_or_default();
         push(&mut body, "<pre id=\"shown\" tabindex=\"0\" aria-labelledby=\"shown-title\">");
-        text(&mut body, shown);
+        push_markup(&mut body, shown);
         push(&mut body, "</pre>");
     }
     paragraph(&mut body, &missing(params, false));
@@ -225,7 +226,7 @@ fn refused(problem: &Problem, story: Option<&Story>) -> Response<Body> {
 
 fn told(body: &mut String, story: &Story) {
     push(body, "<h2>");
-    text(body, &story.title);
+    push_markup(body, &story.title);
     push(body, "</h2>");
     paragraph(body, &story.message);
 }
@@ -256,22 +257,8 @@ fn push(body: &mut String, markup: &'static str) {
 fn paragraph(body: &mut String, said: &str) {
     if !said.is_empty() {
         push(body, "<p>");
-        text(body, said);
+        push_markup(body, said);
         push(body, "</p>");
-    }
-}
-
-/// Appends `said` so that nothing of it is markup, in an element or in an attribute.
-fn text(body: &mut String, said: &str) {
-    for character in said.chars() {
-        match character {
-            '&' => push(body, "&amp;"),
-            '<' => push(body, "&lt;"),
-            '>' => push(body, "&gt;"),
-            '"' => push(body, "&quot;"),
-            '\'' => push(body, "&#39;"),
-            other => body.push(other),
-        }
     }
 }
 
