@@ -177,7 +177,7 @@ pub(crate) async fn turn(weight: Weight) -> Turn {
 }
 
 /// Does `work` over the message of `turn` where it delays no other task: if the message is large, on
-/// a thread of its own. The turn is over at the end, or when the work [`wait`]s.
+/// a thread of its own. The turn is over at the end, or when the work [`ends its turn`](end_turn).
 ///
 /// On a thread that serves, too, other tasks would go on. But the system's allocator keeps memory
 /// for each thread, so that after some large messages each thread would keep as much as the largest
@@ -251,10 +251,15 @@ pub(crate) fn with_permit<T>(
     (polled, PERMIT.take())
 }
 
-/// Waits in `what` for something outside, such as a store, where that delays no other task. A turn
-/// is given back before that: it is for those who need a processor.
-pub fn wait<T>(what: impl FnOnce() -> T) -> T {
+/// Gives back the turn of this thread, if it has one: what follows waits for something outside, such
+/// as a store or a disk, for as long as that takes, and a turn is for those who need a processor.
+pub(crate) fn end_turn() {
     drop(TURN.take());
+}
+
+/// Waits in `what` for something outside where that delays no other task, and without a turn.
+pub fn wait<T>(what: impl FnOnce() -> T) -> T {
+    end_turn();
     long(what)
 }
 

@@ -334,6 +334,7 @@ impl SessionHandle {
         };
         self.tell_held();
         let Some(step) = taken else { return TakenState::Ready(StepOutcome::Settled) };
+        aside::end_turn();
         match step.begin(&*self.sink) {
             Ok(Begun::Act(act)) => TakenState::Ready(StepOutcome::Act(act)),
             Ok(Begun::Waits(waits)) => TakenState::Waits(Some(waits)),

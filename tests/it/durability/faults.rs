@@ -10,7 +10,7 @@ use bartizan_gate::evidence::step::AuditSink as _;
 
 use super::acts::{rig, rig_with};
 use super::disk::{Does, Kept, settled_once};
-use crate::http_edge::rig::{Behind, json, modern_call, result};
+use crate::http_edge::rig::{Behind, json, modern_call, modern_call_after, result};
 use crate::journal::{denial, intent, outcome};
 
 async fn server() -> Behind {
@@ -89,6 +89,16 @@ async fn an_answer_whose_outcome_does_not_get_to_the_disk_is_not_released() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_hangs_holds_up_its_own_call_alone() {
+    only_its_own_call_waits_for_a_write_that_hangs(&modern_call(1, "change")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_of_a_large_message_that_hangs_does_not_hold_up_other_large_messages() {
+    let call = modern_call_after(1 << 15, 1, "change");
+    only_its_own_call_waits_for_a_write_that_hangs(&call).await;
+}
+
+async fn only_its_own_call_waits_for_a_write_that_hangs(call: &[u8]) {
     let kept = Kept::with(Durabilities::all(Durability::Written));
     let behind = server().await;
     // With serving threads of their own, as in a program that serves.
@@ -97,10 +107,10 @@ async fn a_write_that_hangs_holds_up_its_own_call_alone() {
     let (mut stuck, mut other) = (first.client().await, second.client().await);
     let _released = kept.disk.released();
     kept.disk.write(Does::Hangs);
-    stuck.send(&modern_call(1, "change")).await;
+    stuck.send(call).await;
     kept.disk.until_hanging();
     for _ in 0..3 {
-        other.send(&modern_call(1, "change")).await;
+        other.send(call).await;
         let reply = other.reply().await;
         assert_eq!(reply.status, 503, "{}", reply.text());
         assert!(reply.text().contains("-31003"), "{}", reply.text());
@@ -112,7 +122,7 @@ async fn a_write_that_hangs_holds_up_its_own_call_alone() {
     kept.disk.write(Does::Works);
     assert_eq!(stuck.reply().await.text(), result(1), "its record was written at last");
     kept.mended().await;
-    other.send(&modern_call(1, "change")).await;
+    other.send(call).await;
     assert_eq!(other.reply().await.text(), result(1));
     let records = kept.records();
     assert!(settled_once(&records));

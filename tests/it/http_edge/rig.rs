@@ -727,8 +727,14 @@ pub(crate) fn call(id: u32, tool: &str) -> String {
 
 /// A call in the way of 2026-07-28, with its headers.
 pub(crate) fn modern_call(id: u32, tool: &str) -> Vec<u8> {
+    modern_call_after(0, id, tool)
+}
+
+/// The same after so many spaces, which make its message large.
+pub(crate) fn modern_call_after(spaces: usize, id: u32, tool: &str) -> Vec<u8> {
     let body = format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+        r#"{:spaces$}{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}","arguments":{{}},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#,
+        ""
     );
     let headers = format!(
         "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: {tool}\r\n"
