@@ -88,6 +88,7 @@ impl Firewall {
             gate: Arc::new(Gate::new(config, Arc::new(policy()))),
             sink: Arc::new(journal),
             clock,
+            aside: Arc::default(),
             tasks: TaskTracker::new(),
             closing,
             holding: None,

@@ -117,6 +117,7 @@ fn listener(server: SocketAddr, sink: Arc<Tally>) -> Listener {
         gate: Arc::new(Gate::new(gate_config(), policy(true))),
         sink,
         clock: Clock::start(),
+        aside: Arc::default(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
         holding: None,

@@ -300,6 +300,7 @@ async fn build(
         gate,
         sink: Arc::<Keeper>::clone(&keeper),
         clock,
+        aside: Arc::default(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
         holding,

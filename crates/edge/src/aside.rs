@@ -15,17 +15,18 @@
 //! for that long. A usual message costs two hashes more and no wake-up.
 
 use std::cell::Cell;
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, LocalKey, available_parallelism};
 use std::time::Duration;
 
 use bartizan_sync::lock;
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Size from which a message is large, bytes.
 pub(crate) const LARGE_BYTES: usize = 16 << 10;
@@ -34,14 +35,9 @@ pub(crate) const LARGE_BYTES: usize = 16 << 10;
 #[cfg(target_os = "linux")]
 const LARGE_NICE: i32 = 5;
 
-/// Turns for large messages: one less than processors, and at least one.
-static TURNS: LazyLock<Semaphore> = LazyLock::new(turns);
-
-/// Turns for small messages that are judged aside, as many: they do not wait for large ones.
-static SLOW_TURNS: LazyLock<Semaphore> = LazyLock::new(turns);
-
-fn turns() -> Semaphore {
-    Semaphore::new(processors().saturating_sub(1).max(1))
+/// One less than processors, and at least one.
+fn turns() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(processors().saturating_sub(1).max(1)))
 }
 
 /// Processors that this program may use; at least 1.
@@ -60,10 +56,86 @@ const PLACES: usize = 1024;
 /// Of a name so many bytes count.
 const NAME_BYTES: usize = 96;
 
-/// When what was slow stops to count, as uptime, ms; and how many slow steps began it, in the lowest
-/// byte.
-static PLACED: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// What one firewall keeps to judge long messages aside: turns, and what was slow.
+pub struct Aside {
+    /// Turns for large messages: one less than processors, and at least one.
+    large: Arc<Semaphore>,
+    /// Turns for small messages that are judged aside, as many: they do not wait for large ones.
+    slow: Arc<Semaphore>,
+    /// When what was slow stops to count, as uptime, ms; and how many slow steps began it, in the
+    /// lowest byte.
+    placed: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+impl Default for Aside {
+    /// All turns free, and nothing slow.
+    fn default() -> Self {
+        let placed = (0..PLACES).map(|_| AtomicU64::new(0)).collect();
+        Self { large: turns(), slow: turns(), placed, hasher: RandomState::new() }
+    }
+}
+
+impl fmt::Debug for Aside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aside").finish_non_exhaustive()
+    }
+}
+
+impl Aside {
+    /// How the message `raw` of `principal` to `server` is treated at `now` (uptime).
+    pub(crate) fn weight(
+        &self,
+        raw: &[u8],
+        (principal, server): (&str, &str),
+        now: Duration,
+    ) -> Weight {
+        let place = |hash: u64| usize::try_from(hash).unwrap_or_default().checked_rem(PLACES);
+        let all = place(self.hasher.hash_one((principal, server))).unwrap_or_default();
+        let own = (principal, server, name_in(raw));
+        let own = place(self.hasher.hash_one(own)).unwrap_or_default();
+        let slow = self.count_at(own, now) > 0 || self.count_at(all, now) >= SLOW_NAMES;
+        Weight { bytes: raw.len(), slow, places: Some([own, all]) }
+    }
+
+    /// Takes note that the step over a message of `weight`, taken at `now` (uptime), used `worked` of
+    /// processor time.
+    pub(crate) fn took(&self, weight: Weight, worked: Duration, now: Duration) {
+        let (Some([own, all]), true) = (weight.places, worked >= SLOW) else { return };
+        // Once for each name: what is known to be slow is judged aside, and slow each time.
+        if self.count_at(own, now) == 0 {
+            self.mark(all, now);
+        }
+        self.mark(own, now);
+    }
+
+    /// Waits for a turn to judge a message; a usual one needs none.
+    pub(crate) async fn turn(&self, weight: Weight) -> Turn {
+        let turns = if weight.bytes >= LARGE_BYTES { &self.large } else { &self.slow };
+        let wanted = weight.is_long().then(|| Arc::clone(turns));
+        // The semaphores are never closed.
+        let permit = match wanted {
+            Some(turns) => turns.acquire_owned().await.ok(),
+            None => None,
+        };
+        Turn { weight, permit }
+    }
+
+    /// How many slow steps count at `place`.
+    fn count_at(&self, place: usize, now: Duration) -> u64 {
+        let placed = self.placed.get(place).map_or(0, |it| it.load(Ordering::Relaxed));
+        if (placed >> 8) > millis(now) { placed & 0xff } else { 0 }
+    }
+
+    fn mark(&self, place: usize, now: Duration) {
+        let count = self.count_at(place, now).saturating_add(1).min(0xff);
+        let until = millis(now.saturating_add(SLOW_FOR));
+        if let Some(placed) = self.placed.get(place) {
+            // Another thread may mark at the same time; then one of both is forgotten.
+            placed.store((until << 8) | count, Ordering::Relaxed);
+        }
+    }
+}
 
 /// How a message is treated: by its size, and by how long its like took.
 #[derive(Debug, Clone, Copy)]
@@ -83,15 +155,6 @@ impl From<usize> for Weight {
 }
 
 impl Weight {
-    /// That of the message `raw` of `principal` to `server` at `now` (uptime).
-    pub(crate) fn of(raw: &[u8], (principal, server): (&str, &str), now: Duration) -> Self {
-        let place = |hash: u64| usize::try_from(hash).unwrap_or_default().checked_rem(PLACES);
-        let all = place(HASHER.hash_one((principal, server))).unwrap_or_default();
-        let own = place(HASHER.hash_one((principal, server, name_in(raw)))).unwrap_or_default();
-        let slow = count_at(own, now) > 0 || count_at(all, now) >= SLOW_NAMES;
-        Self { bytes: raw.len(), slow, places: Some([own, all]) }
-    }
-
     /// Whether the step over the message is taken where it delays no other task.
     pub(crate) fn is_long(self) -> bool {
         self.slow || self.bytes >= LARGE_BYTES
@@ -101,17 +164,6 @@ impl Weight {
     /// not: their size alone tells how they are judged.
     pub(crate) fn is_measured(self) -> bool {
         self.places.is_some()
-    }
-
-    /// Takes note that the step over the message, taken at `now` (uptime), used `worked` of processor
-    /// time.
-    pub(crate) fn took(self, worked: Duration, now: Duration) {
-        let (Some([own, all]), true) = (self.places, worked >= SLOW) else { return };
-        // Once for each name: what is known to be slow is judged aside, and slow each time.
-        if count_at(own, now) == 0 {
-            mark(all, now);
-        }
-        mark(own, now);
     }
 }
 
@@ -133,27 +185,12 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How many slow steps count at `place`.
-fn count_at(place: usize, now: Duration) -> u64 {
-    let placed = PLACED.get(place).map_or(0, |it| it.load(Ordering::Relaxed));
-    if (placed >> 8) > millis(now) { placed & 0xff } else { 0 }
-}
-
-fn mark(place: usize, now: Duration) {
-    let count = count_at(place, now).saturating_add(1).min(0xff);
-    let until = millis(now.saturating_add(SLOW_FOR));
-    if let Some(placed) = PLACED.get(place) {
-        // Another thread may mark at the same time; then one of both is forgotten.
-        placed.store((until << 8) | count, Ordering::Relaxed);
-    }
-}
-
 /// A turn for a message that is judged aside; given back on drop.
 #[derive(Debug)]
 pub(crate) struct Turn {
     /// How the message is treated.
     pub(crate) weight: Weight,
-    permit: Option<SemaphorePermit<'static>>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// No turn: for a message that is judged without waiting for one.
@@ -167,13 +204,6 @@ impl From<usize> for Turn {
     fn from(bytes: usize) -> Self {
         Weight::from(bytes).into()
     }
-}
-
-/// Waits for a turn to judge a message; a usual one needs none.
-pub(crate) async fn turn(weight: Weight) -> Turn {
-    let turns = if weight.bytes >= LARGE_BYTES { &TURNS } else { &SLOW_TURNS };
-    // The semaphores are never closed.
-    Turn { weight, permit: if weight.is_long() { turns.acquire().await.ok() } else { None } }
 }
 
 /// Does `work` over the message of `turn` where it delays no other task: if the message is large, on
@@ -227,7 +257,7 @@ thread_local! {
     static PERMIT: Cell<Option<OwnedSemaphorePermit>> = const { Cell::new(None) };
 
     /// The permit of the turn in which this thread works.
-    static TURN: Cell<Option<SemaphorePermit<'static>>> = const { Cell::new(None) };
+    static TURN: Cell<Option<OwnedSemaphorePermit>> = const { Cell::new(None) };
 }
 
 /// Gives back what this thread was lent, also after a panic.
@@ -283,12 +313,15 @@ mod tests {
     fn what_was_slow_is_judged_aside_for_a_while_and_nothing_else_is() {
         let at = Duration::from_secs;
         let call = |name: &str| format!(r#"{{"id":1,"params":{{"name": "{name}","x":1}}}}"#);
+        let aside = Aside::default();
         let weight =
-            |who: &str, name: &str, now| Weight::of(call(name).as_bytes(), (who, "s"), now);
+            |who: &str, name: &str, now| aside.weight(call(name).as_bytes(), (who, "s"), now);
+        let took =
+            |who: &str, name: &str, worked, now| aside.took(weight(who, name, now), worked, now);
         // Two messages may share a place by chance, many do not.
         let mut names = (0..8).map(|number| format!("name-{number}"));
-        weight("a", "quick", at(1)).took(Duration::from_micros(999), at(1));
-        weight("a", "slow", at(1)).took(SLOW, at(1));
+        took("a", "quick", Duration::from_micros(999), at(1));
+        took("a", "slow", SLOW, at(1));
         assert!(weight("a", "slow", at(2)).is_long());
         assert!(names.any(|name| !weight("a", &name, at(2)).is_long()));
         let mut others = (0..8).map(|number| format!("other-{number}"));
@@ -297,7 +330,7 @@ mod tests {
         assert!(Weight::from(LARGE_BYTES).is_long() && !Weight::from(1).is_long());
         // Under ever new names.
         for number in 0..2 * SLOW_NAMES {
-            weight("c", &format!("slow-{number}"), at(20)).took(SLOW, at(20));
+            took("c", &format!("slow-{number}"), SLOW, at(20));
         }
         assert!(weight("c", "another", at(21)).is_long());
         assert!(others.any(|who| !weight(&who, "another", at(21)).is_long()));

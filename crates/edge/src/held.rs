@@ -689,7 +689,7 @@ mod tests {
         let turns = crate::processors().saturating_sub(1).max(1);
         let mut taken = Vec::new();
         for _ in 0..turns {
-            taken.push(aside::turn(aside::LARGE_BYTES.into()).await);
+            taken.push(scene.shared.aside.turn(aside::LARGE_BYTES.into()).await);
         }
         let [hold] = &*approvals.list(&[HoldState::Pending]) else { panic!("one hold") };
         let ada = Approver { id: "ada".into(), groups: Vec::new() };

@@ -51,7 +51,7 @@ pub mod http;
 pub mod webhook;
 pub mod admin;
 
-pub use aside::{processors, wait};
+pub use aside::{Aside, processors, wait};
 pub use duplex::DuplexStream;
 
 /// What every edge shares.
@@ -63,6 +63,8 @@ pub struct Shared {
     pub sink: Arc<dyn AuditSink>,
     /// The clocks.
     pub clock: clock::Clock,
+    /// Turns for long messages, and what was slow.
+    pub aside: Arc<Aside>,
     /// Tracks every task that shutdown waits for.
     pub tasks: tokio_util::task::TaskTracker,
     /// Cancelled when shutdown begins.
@@ -119,6 +121,7 @@ impl Shared {
             gate: Arc::new(Gate::new(config, Arc::new(NoPolicy))),
             sink: Arc::new(Nowhere),
             clock: clock::Clock::start(),
+            aside: Arc::default(),
             tasks: tokio_util::task::TaskTracker::new(),
             closing: tokio_util::sync::CancellationToken::new(),
             holding: None,

@@ -32,7 +32,7 @@ use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::aside::{self, Turn, Weight};
+use super::aside::{self, Aside, Turn, Weight};
 use super::clock::Clock;
 use bartizan_gate::duty::limit::{Exceeded, Places};
 use bartizan_gate::evidence::record::{CallId, Now};
@@ -197,6 +197,7 @@ pub(super) struct SessionHandle {
     gate: Arc<Gate>,
     sink: Arc<dyn AuditSink>,
     clock: Clock,
+    aside: Arc<Aside>,
     /// Whose session it is, and with which server.
     principal: Box<str>,
     server: Box<str>,
@@ -240,6 +241,7 @@ impl SessionHandle {
             gate: Arc::clone(&shared.gate),
             sink: Arc::clone(&shared.sink),
             clock: shared.clock,
+            aside: Arc::clone(&shared.aside),
             principal: session.principal().id.clone(),
             server: session.server_name().into(),
             order: Mutex::new(()),
@@ -267,12 +269,12 @@ impl SessionHandle {
                 over.await;
             }
         }
-        aside::turn(weight.into()).await
+        self.aside.turn(weight.into()).await
     }
 
     /// How the message `raw` of the client is treated.
     pub(super) fn weight(&self, raw: &[u8]) -> Weight {
-        Weight::of(raw, (&self.principal, &self.server), self.clock.uptime())
+        self.aside.weight(raw, (&self.principal, &self.server), self.clock.uptime())
     }
 
     /// Like [`SessionHandle::step`], over a message that has this turn, or is of this size or weight.
@@ -290,7 +292,8 @@ impl SessionHandle {
             let step = take(session, gate, now);
             let took = self.clock.uptime().saturating_sub(now.uptime);
             if let Some(before) = before.filter(|_| took >= aside::SLOW) {
-                weight.took(self.clock.worked().saturating_sub(before), now.uptime);
+                let worked = self.clock.worked().saturating_sub(before);
+                self.aside.took(weight, worked, now.uptime);
             }
             step
         };

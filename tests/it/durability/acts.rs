@@ -25,16 +25,24 @@ use crate::journal;
 
 /// A firewall over HTTP that records in `kept`.
 pub(super) fn rig(kept: &Arc<Kept>, behind: &Behind) -> Rig {
-    rig_with(kept, behind, HttpConfig::default())
+    let [rig] = rigs(kept, behind, HttpConfig::default());
+    rig
 }
 
-/// The same with another configuration of its listener.
+/// Two listeners of one firewall that records in `kept`, each with a serving thread of its own.
+pub(super) fn two_listeners(kept: &Arc<Kept>, behind: &Behind) -> [Rig; 2] {
+    rigs(kept, behind, HttpConfig { threads: 1, ..HttpConfig::default() })
+}
+
 #[expect(clippy::large_types_passed_by_value, reason = "tests")]
-pub(super) fn rig_with(kept: &Arc<Kept>, behind: &Behind, config: HttpConfig) -> Rig {
+fn rigs<const N: usize>(kept: &Arc<Kept>, behind: &Behind, config: HttpConfig) -> [Rig; N] {
     let (shared, sink) = shared();
     let shared = Shared { sink: Arc::<Kept>::clone(kept), ..shared };
-    let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
-    Rig::sharing((shared, sink), config, |_| upstream.into(), |route| vec![route])
+    std::array::from_fn(|_| {
+        let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
+        let of = (shared.clone(), Arc::clone(&sink));
+        Rig::sharing(of, config, |_| upstream.into(), |route| vec![route])
+    })
 }
 
 /// A server that answers, and notes how many intents and outcomes are on the disk then.

@@ -4,11 +4,10 @@
 use bartizan_audit::durability::{Durabilities, Durability};
 use bartizan_audit::segment;
 use bartizan_audit::verify::{Extent, verify};
-use bartizan_edge::http::HttpConfig;
 use bartizan_gate::evidence::record::Outcome;
 use bartizan_gate::evidence::step::AuditSink as _;
 
-use super::acts::{rig, rig_with};
+use super::acts::{rig, two_listeners};
 use super::disk::{Does, Kept, settled_once};
 use crate::http_edge::rig::{Behind, json, modern_call, modern_call_after, result};
 use crate::journal::{denial, intent, outcome};
@@ -101,9 +100,7 @@ async fn the_write_of_a_large_message_that_hangs_does_not_hold_up_other_large_me
 async fn only_its_own_call_waits_for_a_write_that_hangs(call: &[u8]) {
     let kept = Kept::with(Durabilities::all(Durability::Written));
     let behind = server().await;
-    // With serving threads of their own, as in a program that serves.
-    let rig = || rig_with(&kept, &behind, HttpConfig { threads: 1, ..HttpConfig::default() });
-    let (first, second) = (rig(), rig());
+    let [first, second] = two_listeners(&kept, &behind);
     let (mut stuck, mut other) = (first.client().await, second.client().await);
     let _released = kept.disk.released();
     kept.disk.write(Does::Hangs);

@@ -468,6 +468,7 @@ pub(crate) fn shared_judged(
         gate: Arc::new(change(Gate::new(gate, Arc::new(ByName::new(judge))))),
         sink: Arc::<Sink>::clone(&sink),
         clock: Clock::start(),
+        aside: Arc::default(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
         holding: None,

@@ -48,6 +48,7 @@ pub(super) fn shared() -> (Shared, Arc<Sink>) {
         gate: Arc::new(Gate::new(config, Arc::new(ByName::new(judge)))),
         sink: Arc::<Sink>::clone(&sink),
         clock: Clock::start(),
+        aside: Arc::default(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
         holding: None,
