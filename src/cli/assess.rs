@@ -144,8 +144,7 @@ fn version(text: &str) -> Result<Version, String> {
 }
 
 fn severity(text: &str) -> Result<Severity, String> {
-    let all = [Severity::High, Severity::Medium, Severity::Low];
-    named(text, &all.map(|severity| (severity.as_str(), severity)))
+    named(text, &Severity::ALL.map(|severity| (severity.as_str(), severity)))
 }
 
 impl ScoringArgs {

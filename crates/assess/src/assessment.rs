@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use bartizan_gate::evidence::finding::TAXONOMY;
+use bartizan_gate::evidence::finding::{Layer, TAXONOMY};
 use bartizan_gate::question::pack::{Effect, Pack};
 use bartizan_gate::wire::unseen::TWIN;
 
@@ -358,10 +358,11 @@ fn gaps(observed: &Observed, pack: Option<PackInUse<'_>>, found: &mut Collector)
 fn layers(findings: &[FindingRow], observed: &Observed) -> Vec<LayerRow> {
     let is_whole = observed.lists().iter().all(|(_, listed)| listed.gap.is_none());
     let row = |layer: &crate::layers::LayerText| {
+        let Layer { id, name } = layer.layer;
         let of_layer = |finding: &&FindingRow| {
             let threats = finding.tags.maestro.threats.iter();
             let mut layers = threats.filter_map(|threat| threat.split_once('/'));
-            finding.tags.maestro.layer == layer.id || layers.any(|(id, _)| id == layer.id)
+            finding.tags.maestro.layer == id || layers.any(|(layer, _)| layer == id)
         };
         let found: Vec<String> =
             findings.iter().filter(of_layer).map(|finding| finding.id.clone()).collect();
@@ -371,8 +372,8 @@ fn layers(findings: &[FindingRow], observed: &Observed) -> Vec<LayerRow> {
             (true, false) => LayerStatus::NotCertain,
         };
         LayerRow {
-            layer: layer.id,
-            name: layer.name,
+            layer: id,
+            name,
             about: layer.about,
             status,
             findings: found,
@@ -396,7 +397,7 @@ fn summary(tools: &[ToolRow], entries: &[EntryRow], findings: &[FindingRow]) -> 
         let count = entries.iter().filter(|entry| entry.list == list).count();
         summary.entries.insert(list, count);
     }
-    for severity in [Severity::High, Severity::Medium, Severity::Low] {
+    for severity in Severity::ALL {
         let count = findings.iter().filter(|finding| finding.severity == severity).count();
         summary.findings.insert(severity.as_str(), count);
     }

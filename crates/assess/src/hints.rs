@@ -191,8 +191,7 @@ pub fn of_name(name: &str) -> Option<Hint> {
 
 /// What the annotations say; nothing if they say nothing about effects.
 pub fn of_annotations(definition: &Value) -> Option<Hint> {
-    let hint = |name: &str| definition.get("annotations")?.get(name)?.as_bool();
-    let (effect, why) = match (hint("readOnlyHint"), hint("destructiveHint")) {
+    let (effect, why) = match (read_only(definition), destructive(definition)) {
         (_, Some(true)) => (Effect::Destructive, "its annotation `destructiveHint` is true"),
         (Some(true), _) => (Effect::Read, "its annotation `readOnlyHint` is true"),
         (Some(false), _) => (Effect::Write, "its annotation `readOnlyHint` is false"),
@@ -204,12 +203,25 @@ pub fn of_annotations(definition: &Value) -> Option<Hint> {
 
 /// Whether the annotation `readOnlyHint` is true.
 pub fn claims_to_read(definition: &Value) -> bool {
-    definition.pointer("/annotations/readOnlyHint").and_then(Value::as_bool) == Some(true)
+    read_only(definition) == Some(true)
 }
 
 /// Whether the annotation `destructiveHint` is false.
 pub fn claims_to_spare(definition: &Value) -> bool {
-    definition.pointer("/annotations/destructiveHint").and_then(Value::as_bool) == Some(false)
+    destructive(definition) == Some(false)
+}
+
+fn read_only(definition: &Value) -> Option<bool> {
+    annotation(definition, "readOnlyHint")
+}
+
+fn destructive(definition: &Value) -> Option<bool> {
+    annotation(definition, "destructiveHint")
+}
+
+/// What an annotation of a tool says; nothing if it is absent or no boolean.
+fn annotation(definition: &Value, name: &str) -> Option<bool> {
+    definition.get("annotations")?.get(name)?.as_bool()
 }
 
 /// Whether an argument seems to hold what the tool runs.

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use bartizan_gate::evidence::finding::{Finding, Maestro, Mitre, Owasp, Tags};
+use bartizan_gate::evidence::finding::{Finding, Layer, Maestro, Mitre, Owasp, Tags};
 
 /// How urgent a finding is; compares by urgency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -21,6 +21,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// The most urgent first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Medium, Self::Low];
+
     /// Its name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,7 +68,7 @@ impl Kind {
 
 /// Ids that are not in the table of events.
 const fn related(
-    (layer, layer_name): (&'static str, &'static str),
+    layer: Layer,
     threats: &'static [&'static str],
     mcp: &'static [&'static str],
     asi: &'static [&'static str],
@@ -73,19 +76,15 @@ const fn related(
 ) -> Ids {
     Ids::Own(Tags {
         strength: "related",
-        maestro: Maestro { layer, layer_name, threats },
+        maestro: Maestro::new(layer, threats),
         owasp: Owasp { mcp, asi },
         mitre: Mitre { atlas },
     })
 }
 
-const L4: (&str, &str) = ("L4", "Deployment and Infrastructure");
-const L7: (&str, &str) = ("L7", "Agent Ecosystem");
-const X: (&str, &str) = ("X", "Cross-layer");
-
 /// What a call can do that no pin limits: the ids of the event `env_pin_violation`.
 const UNPINNED: Ids = related(
-    L7,
+    Layer::L7,
     &["L7/Agent Tool Misuse", "L4/Lateral Movement", "X/Privilege Escalation"],
     &["MCP02:2025"],
     &["ASI02", "ASI03"],
@@ -126,7 +125,7 @@ pub(crate) const CONTRADICTED: Kind = Kind {
     title: "An annotation says that a tool is harmless, and its name, its arguments or the pack say otherwise",
     advice: "Clients that trust annotations call it without asking. Classify it in a pack, and let no client approve calls by annotation.",
     ids: related(
-        L7,
+        Layer::L7,
         &["L7/Inaccurate Agent Capability Description", "L7/Agent Tool Misuse"],
         &["MCP03:2025"],
         &["ASI04", "ASI02"],
@@ -139,7 +138,7 @@ pub(crate) const INSTRUCTION: Kind = Kind {
     title: "A definition with a sentence that tells a model what to do or hide",
     advice: "Read the whole text. Withhold the tool if the sentence is not about its own use.",
     ids: related(
-        L7,
+        Layer::L7,
         &["L7/Inaccurate Agent Capability Description", "L7/Agent Goal Manipulation"],
         &["MCP03:2025", "MCP06:2025"],
         &["ASI01", "ASI04"],
@@ -152,7 +151,7 @@ pub(crate) const EXEC: Kind = Kind {
     title: "A tool that runs what the call carries",
     advice: "No rule can limit it by its arguments. Leave it refused, or hold every call for a person.",
     ids: related(
-        L7,
+        Layer::L7,
         &["L7/Agent Tool Misuse", "L4/Lateral Movement"],
         &["MCP05:2025"],
         &["ASI05", "ASI02"],
@@ -165,7 +164,7 @@ pub(crate) const DESTRUCTIVE: Kind = Kind {
     title: "A tool that removes or replaces, or changes at once what end users get",
     advice: "The baseline refuses it. Open it by name, and only with approval by a person.",
     ids: related(
-        L7,
+        Layer::L7,
         &["L7/Agent Tool Misuse"],
         &["MCP02:2025"],
         &["ASI02"],
@@ -191,14 +190,14 @@ pub(crate) const UNCLASSIFIED: Kind = Kind {
     severity: Severity::Medium,
     title: "A tool whose effect nobody has reviewed",
     advice: "The baseline refuses it. Say in a pack what it does at worst.",
-    ids: related(L7, &["L7/Agent Tool Misuse"], &["MCP02:2025"], &["ASI02"], &[]),
+    ids: related(Layer::L7, &["L7/Agent Tool Misuse"], &["MCP02:2025"], &["ASI02"], &[]),
 };
 pub(crate) const APPROVAL_CONTROL: Kind = Kind {
     name: "acts_on_approvals",
     severity: Severity::Medium,
     title: "A tool that grants, withdraws or carries out the vendor's own approvals",
     advice: "Leave it refused: an agent must not approve its own changes.",
-    ids: related(L7, &["L7/Agent Tool Misuse"], &["MCP02:2025"], &["ASI09"], &[]),
+    ids: related(Layer::L7, &["L7/Agent Tool Misuse"], &["MCP02:2025"], &["ASI09"], &[]),
 };
 pub(crate) const CREDENTIAL_READ: Kind = Kind {
     name: "reads_credentials",
@@ -206,7 +205,7 @@ pub(crate) const CREDENTIAL_READ: Kind = Kind {
     title: "A tool that seems to give out or make credentials",
     advice: "Leave it refused, or let answers pass only with credentials removed (`redact`).",
     ids: related(
-        X,
+        Layer::X,
         &["X/Data Leakage", "L2/Data Exfiltration"],
         &["MCP01:2025"],
         &["ASI03"],
@@ -218,14 +217,14 @@ pub(crate) const PLAIN_HTTP: Kind = Kind {
     severity: Severity::High,
     title: "Calls, answers and credentials cross the network unencrypted",
     advice: "Use an https address.",
-    ids: related(L4, &[], &["MCP07:2025"], &["ASI07"], &[]),
+    ids: related(Layer::L4, &[], &["MCP07:2025"], &["ASI07"], &[]),
 };
 pub(crate) const NO_CREDENTIAL: Kind = Kind {
     name: "lists_without_credential",
     severity: Severity::Medium,
     title: "The server answered a caller that showed no credential",
     advice: "Find out whether calls need one. The server may rely on its network alone.",
-    ids: related(L7, &["L7/Agent Identity Attack"], &["MCP07:2025"], &["ASI03"], &[]),
+    ids: related(Layer::L7, &["L7/Agent Identity Attack"], &["MCP07:2025"], &["ASI03"], &[]),
 };
 pub(crate) const UNPINNED_PROGRAM: Kind = Kind {
     name: "unpinned_program",
@@ -233,7 +232,7 @@ pub(crate) const UNPINNED_PROGRAM: Kind = Kind {
     title: "The command fetches a program without naming an exact version or digest",
     advice: "Pin the version, or the digest of an image, so that another program cannot take its place.",
     ids: related(
-        X,
+        Layer::X,
         &["X/Supply Chain Attacks", "L4/Compromised Container Images"],
         &["MCP04:2025"],
         &["ASI04"],
@@ -252,7 +251,7 @@ pub(crate) const ADDRESS: Kind = Kind {
     severity: Severity::Low,
     title: "A tool with an argument that is an address",
     advice: "It may reach what the server's network can reach. Limit the server's egress.",
-    ids: related(L4, &["L4/Lateral Movement"], &[], &["ASI02"], &[]),
+    ids: related(Layer::L4, &["L4/Lateral Movement"], &[], &["ASI02"], &[]),
 };
 pub(crate) const LIST_CHANGES: Kind = Kind {
     name: "definitions_may_change",
@@ -260,7 +259,7 @@ pub(crate) const LIST_CHANGES: Kind = Kind {
     title: "The server says that its definitions may change during a session",
     advice: "Lock them with `bartizan lock`, so that a change is noticed and refused.",
     ids: related(
-        X,
+        Layer::X,
         &["X/Supply Chain Attacks", "L7/Inaccurate Agent Capability Description"],
         &["MCP03:2025", "MCP04:2025"],
         &["ASI04"],
@@ -272,7 +271,7 @@ pub(crate) const UNDESCRIBED: Kind = Kind {
     severity: Severity::Low,
     title: "A tool without a description",
     advice: "Nobody can review what it does from its definition.",
-    ids: related(L7, &["L7/Inaccurate Agent Capability Description"], &[], &["ASI04"], &[]),
+    ids: related(Layer::L7, &["L7/Inaccurate Agent Capability Description"], &[], &["ASI04"], &[]),
 };
 
 /// All of them, the most urgent first, as reports list them.
@@ -324,7 +323,8 @@ mod tests {
             let mut cells = line.split(" | ");
             Some((cells.next()?.trim_end_matches('`'), cells.next()?))
         });
-        let rows: Vec<_> = rows.filter(|row| ["high", "medium", "low"].contains(&row.1)).collect();
+        let rows: Vec<_> =
+            rows.filter(|row| Severity::ALL.iter().any(|it| it.as_str() == row.1)).collect();
         let mut known: Vec<_> = ALL.iter().map(|it| (it.name, it.severity.as_str())).collect();
         let mut shown = rows.clone();
         known.sort_unstable();
@@ -333,17 +333,14 @@ mod tests {
     }
 
     #[test]
-    fn layers_have_the_names_of_the_table_of_events() {
-        let named = |tags: &Tags| {
-            let known = LAYERS.iter().find(|layer| layer.id == tags.maestro.layer);
-            assert_eq!(known.map(|it| it.name), Some(tags.maestro.layer_name));
+    fn every_threat_is_of_a_layer_that_reports_show() {
+        let shown = LAYERS.each_ref().map(|it| it.layer);
+        assert_eq!(shown, Layer::ALL);
+        for tags in Finding::ALL.iter().map(|it| it.tags()).chain(ALL.iter().map(|it| it.tags())) {
             for threat in tags.maestro.threats {
                 let (layer, _) = threat.split_once('/').unwrap_or_default();
-                assert!(LAYERS.iter().any(|it| it.id == layer), "{threat}");
+                assert!(shown.iter().any(|it| it.id == layer), "{threat}");
             }
-        };
-        for tags in Finding::ALL.iter().map(|it| it.tags()).chain(ALL.iter().map(|it| it.tags())) {
-            named(tags);
         }
     }
 }

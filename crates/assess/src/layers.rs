@@ -2,13 +2,12 @@
 
 use serde::Serialize;
 
-/// A layer of MAESTRO (Cloud Security Alliance, 2025), or the threats across layers.
+use bartizan_gate::evidence::finding::Layer;
+
+/// What an assessment says of a layer.
 #[derive(Debug)]
 pub(crate) struct LayerText {
-    /// The id of the layer, `L1` to `L7`, or `X`.
-    pub(crate) id: &'static str,
-    /// Its published name.
-    pub(crate) name: &'static str,
+    pub(crate) layer: Layer,
     /// What it is about for an MCP server.
     pub(crate) about: &'static str,
     /// What no list shows, as questions for the server's operator.
@@ -45,8 +44,7 @@ impl LayerStatus {
 /// The layers, from the first to the last, then what goes across.
 pub(crate) const LAYERS: [LayerText; 8] = [
     LayerText {
-        id: "L1",
-        name: "Foundation Models",
+        layer: Layer::L1,
         about: "The model that reads the definitions and the answers.",
         unknown: &[
             "Which model reads the definitions, and how easily text steers it",
@@ -55,8 +53,7 @@ pub(crate) const LAYERS: [LayerText; 8] = [
         is_visible: false,
     },
     LayerText {
-        id: "L2",
-        name: "Data Operations",
+        layer: Layer::L2,
         about: "The data that tools and resources give access to.",
         unknown: &[
             "What the answers contain: no tool was called and no resource was read",
@@ -65,8 +62,7 @@ pub(crate) const LAYERS: [LayerText; 8] = [
         is_visible: false,
     },
     LayerText {
-        id: "L3",
-        name: "Agent Frameworks",
+        layer: Layer::L3,
         about: "MCP itself: the client, the protocol, the definitions and their schemas.",
         unknown: &[
             "Whether the client follows references in schemas or trusts annotations",
@@ -75,8 +71,7 @@ pub(crate) const LAYERS: [LayerText; 8] = [
         is_visible: true,
     },
     LayerText {
-        id: "L4",
-        name: "Deployment and Infrastructure",
+        layer: Layer::L4,
         about: "The server's process, host and network.",
         unknown: &[
             "What runs behind the address, from which image or package, and with which rights",
@@ -86,8 +81,7 @@ pub(crate) const LAYERS: [LayerText; 8] = [
         is_visible: false,
     },
     LayerText {
-        id: "L5",
-        name: "Evaluation and Observability",
+        layer: Layer::L5,
         about: "Logs, audit and alerts.",
         unknown: &[
             "Whether the server records calls, by whom, and whether records can be changed",
@@ -96,8 +90,7 @@ pub(crate) const LAYERS: [LayerText; 8] = [
         is_visible: false,
     },
     LayerText {
-        id: "L6",
-        name: "Security and Compliance",
+        layer: Layer::L6,
         about: "The controls across all layers.",
         unknown: &[
             "What the credential may do: the server's own access control was not tried",
@@ -106,8 +99,7 @@ pub(crate) const LAYERS: [LayerText; 8] = [
         is_visible: false,
     },
     LayerText {
-        id: "L7",
-        name: "Agent Ecosystem",
+        layer: Layer::L7,
         about: "What agents can do with the tools.",
         unknown: &[
             "Whether the server is who it says it is: its name is its own claim",
@@ -116,8 +108,7 @@ pub(crate) const LAYERS: [LayerText; 8] = [
         is_visible: true,
     },
     LayerText {
-        id: "X",
-        name: "Cross-layer",
+        layer: Layer::X,
         about: "Threats that go across layers.",
         unknown: &["Where the server's code comes from and who can change it"],
         is_visible: false,

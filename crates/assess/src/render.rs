@@ -11,6 +11,7 @@ pub use self::html::html;
 pub use self::markdown::markdown;
 pub use self::text::text;
 
+use bartizan_gate::evidence::finding::{Maestro, Tags};
 use bartizan_gate::wire::inert;
 
 use crate::aivss::{Aivss, Range};
@@ -39,6 +40,17 @@ fn effects(summary: &Summary) -> String {
     let count = |effect| summary.tools.get(effect).copied().unwrap_or_default();
     let counts = EFFECTS.map(|effect| format!("{} {effect}", count(effect)));
     counts.join(", ")
+}
+
+/// What a finding is about in MAESTRO: its threats, or its layer where no threat is named.
+fn threats(tags: &Tags) -> String {
+    let Maestro { layer, threats, .. } = tags.maestro;
+    if threats.is_empty() { layer.to_owned() } else { threats.join(", ") }
+}
+
+/// The ids of a finding in the lists that have ids.
+fn ids(tags: &Tags) -> Vec<&'static str> {
+    [tags.owasp.mcp, tags.owasp.asi, tags.mitre.atlas].concat()
 }
 
 /// A value that may be between bounds.

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{EFFECTS, effect, environments, or_none, pack, plain, range, score, value};
 use crate::aivss::FactorRow;
-use crate::assessment::{Assessment, FindingRow, LayerRow, Subject, ToolRow};
+use crate::assessment::{Assessment, FindingRow, LayerRow, Severity, Subject, ToolRow};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -74,7 +74,7 @@ fn head(it: &Assessment, out: &mut String) {
         row("Instructions", &escaped(&server.instructions));
     }
     push(out, "</dl>\n</header>\n<ul class=\"tiles\">");
-    for severity in ["high", "medium", "low"] {
+    for severity in Severity::ALL.map(Severity::as_str) {
         let count = it.summary.findings.get(severity).copied().unwrap_or_default();
         let class = if count > 0 { severity } else { "none" };
         push(out, &format!("<li class=\"{class}\"><b>{count}</b> {severity} findings</li>"));
@@ -136,7 +136,7 @@ fn finding(finding: &FindingRow, out: &mut String) {
             escaped(finding.advice)
         ),
     );
-    let ids = [tags.maestro.threats, tags.owasp.mcp, tags.owasp.asi, tags.mitre.atlas].concat();
+    let ids = [tags.maestro.threats, &super::ids(tags)].concat();
     let ids: Vec<String> = ids.iter().map(|id| format!("<li>{}</li>", escaped(id))).collect();
     let ids = ids.concat();
     push(out, &format!("<ul class=\"ids\">{ids}<li>{}</li></ul>", tags.strength));

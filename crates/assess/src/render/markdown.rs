@@ -4,8 +4,10 @@
 
 use std::fmt::Write as _;
 
-use super::{effect, effects, environments, or_none, pack, plain, range, score, value};
-use crate::assessment::{Assessment, FindingRow};
+use super::{
+    effect, effects, environments, ids, or_none, pack, plain, range, score, threats, value,
+};
+use crate::assessment::{Assessment, FindingRow, Severity};
 
 /// The assessment as GitHub-flavoured Markdown.
 pub fn markdown(it: &Assessment) -> String {
@@ -59,7 +61,7 @@ fn head(it: &Assessment, out: &mut String) {
     row("Tools", &format!("{}: {}", count("tool"), tools));
     let others = ["resource", "template", "prompt"].map(|list| format!("{} {list}s", count(list)));
     row("Other entries", &others.join(", "));
-    let findings = ["high", "medium", "low"].map(|severity| {
+    let findings = Severity::ALL.map(Severity::as_str).map(|severity| {
         format!("{} {severity}", it.summary.findings.get(severity).copied().unwrap_or_default())
     });
     row("Findings", &findings.join(", "));
@@ -82,10 +84,7 @@ fn finding(finding: &FindingRow, out: &mut String) {
     let severity = finding.severity.as_str();
     line(out, &format!("\n### {} ({severity}): {}\n", finding.id, finding.title));
     line(out, &format!("{}\n", finding.advice));
-    let threats = tags.maestro.threats;
-    let threats =
-        if threats.is_empty() { tags.maestro.layer.to_owned() } else { threats.join(", ") };
-    let ids = [tags.owasp.mcp, tags.owasp.asi, tags.mitre.atlas].concat();
+    let (threats, ids) = (threats(tags), ids(tags));
     line(out, &format!("{threats}; {} ({})\n", ids.join(", "), tags.strength));
     for subject in &finding.subjects {
         let detail = code(&subject.detail);

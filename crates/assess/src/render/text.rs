@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{effect, effects, environments, or_none, pack, plain, range, score, value};
-use crate::assessment::{Assessment, FindingRow};
+use super::{
+    effect, effects, environments, ids, or_none, pack, plain, range, score, threats, value,
+};
+use crate::assessment::{Assessment, FindingRow, Severity};
 
 /// Subjects of one finding that are listed; JSON has all of them.
 const SUBJECTS_MAX: usize = 12;
@@ -35,7 +37,7 @@ fn head(it: &Assessment, out: &mut String) {
     let server = &it.server;
     let counts = |list: &str| it.summary.entries.get(list).copied().unwrap_or_default();
     let tools = effects(&it.summary);
-    let severities = ["high", "medium", "low"].map(|severity| {
+    let severities = Severity::ALL.map(Severity::as_str).map(|severity| {
         format!("{} {severity}", it.summary.findings.get(severity).copied().unwrap_or_default())
     });
     line(out, &format!("Threat model of {}", plain(&server.address)));
@@ -77,13 +79,9 @@ fn layers(it: &Assessment, out: &mut String) {
 
 fn finding(finding: &FindingRow, out: &mut String) {
     let tags = finding.tags;
-    let ids = [tags.owasp.mcp, tags.owasp.asi, tags.mitre.atlas].concat();
     line(out, &format!("  {:<4}{:<7} {}", finding.id, finding.severity.as_str(), finding.title));
-    let threats = tags.maestro.threats;
-    let threats =
-        if threats.is_empty() { tags.maestro.layer.to_owned() } else { threats.join(", ") };
-    line(out, &format!("              {threats}"));
-    line(out, &format!("              {} ({})", ids.join(" "), tags.strength));
+    line(out, &format!("              {}", threats(tags)));
+    line(out, &format!("              {} ({})", ids(tags).join(" "), tags.strength));
     for subject in finding.subjects.iter().take(SUBJECTS_MAX) {
         let detail = plain(&subject.detail);
         line(out, &format!("              {} {}: {detail}", subject.list, or_none(&subject.name)));

@@ -5,7 +5,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::view::{Chart, LAYERS, STRENGTHS, short};
+use bartizan_gate::evidence::finding::Layer;
+
+use super::view::{Chart, STRENGTHS, short};
 use super::{Report, Verdict};
 
 /// Width of a chart, units of its view box.
@@ -160,15 +162,15 @@ fn bar_width(report: &Report) -> String {
 }
 
 fn layers(report: &Report) -> String {
-    let most = LAYERS.iter().map(|(layer, _)| sum(&report.layer(layer))).max().unwrap_or(1).max(1);
-    let rows = u64::try_from(LAYERS.len()).unwrap_or_default();
+    let most = Layer::ALL.iter().map(|it| sum(&report.layer(it.id))).max().unwrap_or(1).max(1);
+    let rows = u64::try_from(Layer::ALL.len()).unwrap_or_default();
     let height = rows.saturating_mul(ROW);
     let mut svg = format!(
         "<figure><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
          aria-label=\"Findings by MAESTRO layer and strength\">\n"
     );
     let room = WIDTH.saturating_sub(NAMES).saturating_sub(COUNTS);
-    for (number, (layer, name)) in (0_u64..).zip(LAYERS) {
+    for (number, Layer { id: layer, name }) in (0_u64..).zip(Layer::ALL) {
         let y = number.saturating_mul(ROW);
         let text = y.saturating_add(ROW / 2).saturating_add(4);
         let bar = y.saturating_add(ROW.saturating_sub(BAR) / 2);
@@ -201,15 +203,15 @@ pub(super) fn text(report: &Report, chart: Chart) -> String {
         Chart::Timeline => String::new(),
         Chart::Layers => {
             let total = |layer: &str| sum(&report.layer(layer));
-            let most = LAYERS.iter().map(|(layer, _)| total(layer)).max().unwrap_or_default();
-            let row = |(layer, name): &(&str, &str)| {
+            let most = Layer::ALL.iter().map(|layer| total(layer.id)).max().unwrap_or_default();
+            let row = |Layer { id: layer, name }: &Layer| {
                 let count = total(layer);
                 let long = scaled(count, most, CHARS).max(u64::from(count > 0));
                 let bar = "#".repeat(usize::try_from(long).unwrap_or_default());
                 let row = format!("  {layer:<2} {name:<30} {count:>8} {bar}");
                 format!("{}\n", row.trim_end())
             };
-            LAYERS.iter().map(row).collect()
+            Layer::ALL.iter().map(row).collect()
         }
     }
 }

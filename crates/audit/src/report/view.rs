@@ -8,18 +8,6 @@ use super::{NONE, ProgramEvents, Report, Verdict};
 /// Rows of a table at most.
 const ROWS_MAX: usize = 15;
 
-/// The layers of MAESTRO, by their published names.
-pub(super) const LAYERS: [(&str, &str); 8] = [
-    ("L1", "Foundation Models"),
-    ("L2", "Data Operations"),
-    ("L3", "Agent Frameworks"),
-    ("L4", "Deployment and Infrastructure"),
-    ("L5", "Evaluation and Observability"),
-    ("L6", "Security and Compliance"),
-    ("L7", "Agent Ecosystem"),
-    ("X", "Cross-layer"),
-];
-
 /// How close findings are to what they name, the closest first.
 pub(super) const STRENGTHS: [&str; 3] = ["direct", "related", "control-evidence"];
 

@@ -23,6 +23,38 @@ pub struct Tags {
     pub mitre: Mitre,
 }
 
+/// A layer of MAESTRO (Cloud Security Alliance, 2025), or the threats across layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// `L1` to `L7`, or `X` for the cross-layer threats.
+    pub id: &'static str,
+    /// Its published name.
+    pub name: &'static str,
+}
+
+impl Layer {
+    /// The model.
+    pub const L1: Self = Self { id: "L1", name: "Foundation Models" };
+    /// The data that tools and resources give access to.
+    pub const L2: Self = Self { id: "L2", name: "Data Operations" };
+    /// Clients, the protocol and its definitions.
+    pub const L3: Self = Self { id: "L3", name: "Agent Frameworks" };
+    /// Processes, hosts and networks.
+    pub const L4: Self = Self { id: "L4", name: "Deployment and Infrastructure" };
+    /// Logs, audit and alerts.
+    pub const L5: Self = Self { id: "L5", name: "Evaluation and Observability" };
+    /// The controls across all layers.
+    pub const L6: Self = Self { id: "L6", name: "Security and Compliance" };
+    /// What agents can do with tools.
+    pub const L7: Self = Self { id: "L7", name: "Agent Ecosystem" };
+    /// The threats across layers.
+    pub const X: Self = Self { id: "X", name: "Cross-layer" };
+
+    /// From the first layer to the last, then what goes across.
+    pub const ALL: [Self; 8] =
+        [Self::L1, Self::L2, Self::L3, Self::L4, Self::L5, Self::L6, Self::L7, Self::X];
+}
+
 /// Ids in MAESTRO (Cloud Security Alliance, 2025): layer and threats by their published names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Maestro {
@@ -33,6 +65,13 @@ pub struct Maestro {
     pub layer_name: &'static str,
     /// `layer/threat` names, the primary one first.
     pub threats: &'static [&'static str],
+}
+
+impl Maestro {
+    /// The ids of a layer and of threats, which may be of other layers too.
+    pub const fn new(layer: Layer, threats: &'static [&'static str]) -> Self {
+        Self { layer: layer.id, layer_name: layer.name, threats }
+    }
 }
 
 /// Ids in the two OWASP lists.
@@ -50,16 +89,6 @@ pub struct Mitre {
     /// Technique ids, `AML.T…`.
     pub atlas: &'static [&'static str],
 }
-
-/// A layer's number and published name.
-type Layer = (&'static str, &'static str);
-
-const L3: Layer = ("L3", "Agent Frameworks");
-const L4: Layer = ("L4", "Deployment and Infrastructure");
-const L5: Layer = ("L5", "Evaluation and Observability");
-const L6: Layer = ("L6", "Security and Compliance");
-const L7: Layer = ("L7", "Agent Ecosystem");
-const X: Layer = ("X", "Cross-layer");
 
 const DIRECT: &str = "direct";
 const RELATED: &str = "related";
@@ -96,11 +125,7 @@ macro_rules! findings {
                     $(Self::$name => const {
                         &Tags {
                             strength: $strength,
-                            maestro: Maestro {
-                                layer: $layer.0,
-                                layer_name: $layer.1,
-                                threats: &[$($threat,)*],
-                            },
+                            maestro: Maestro::new(Layer::$layer, &[$($threat,)*]),
                             owasp: Owasp { mcp: &[$($mcp,)*], asi: &[$($asi,)*] },
                             mitre: Mitre { atlas: &[$($atlas,)*] },
                         }
