@@ -51,7 +51,9 @@ use crate::confine::support;
 use crate::policy::Ready;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{self, CollectorClient, MetricsSender, OtlpConfig, Progress, Signal};
+use bartizan_audit::otlp::{
+    self, CollectorClient, MetricsSender, OtlpConfig, Progress, Repeats, Signal,
+};
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
 use bartizan_edge::client::ExitReason;
@@ -71,9 +73,17 @@ pub struct RunOptions {
     /// The program that proves policies with its subcommand `policy-prove`, and starts servers
     /// with its subcommand `confine`; normally this program itself.
     pub prover: PathBuf,
+    /// How requests of exports are repeated that a collector or a service for decision logs does not
+    /// take.
+    pub repeats: Repeats,
 }
 
 impl RunOptions {
+    /// Options that prove policies with the program `prover`, and the defaults of the others.
+    pub fn new(prover: PathBuf) -> Self {
+        Self { prover, repeats: Repeats::default() }
+    }
+
     /// Options that prove policies with the running program.
     ///
     /// # Errors
@@ -86,7 +96,7 @@ impl RunOptions {
                 format!("the path of this program cannot be determined: {error}"),
             )
         })?;
-        Ok(Self { prover: prover.program })
+        Ok(Self::new(prover.program))
     }
 }
 
@@ -146,11 +156,17 @@ struct Export {
     stop: CancellationToken,
     /// How far each has come, by its name in metrics.
     progress: Vec<(&'static str, Arc<Progress>)>,
+    repeats: Repeats,
 }
 
 impl Export {
-    fn start(config: &Config, current: &Current, journal: &Journal) -> Result<Self, StartError> {
-        let mut export = Self::default();
+    fn start(
+        config: &Config,
+        current: &Current,
+        journal: &Journal,
+        repeats: Repeats,
+    ) -> Result<Self, StartError> {
+        let mut export = Self { repeats, ..Self::default() };
         if let Some(logs) = &config.audit.decision_logs {
             let logs = DecisionLogs {
                 service: services::open("audit.decision_logs", &logs.remote)?,
@@ -158,6 +174,7 @@ impl Export {
                 path: decision_path(&config.policy.entrypoint),
                 state: config.state.clone(),
                 linger: LOGS_LINGER,
+                repeats,
             };
             let stop = export.stop.clone();
             let progress = decisions::start(logs, current.masker(), journal, &export.tasks, stop);
@@ -180,6 +197,7 @@ impl Export {
         journal: &Journal,
     ) -> Result<(), StartError> {
         let mut settings = OtlpConfig::new(signal, collector(otlp)?, state);
+        settings.repeats = self.repeats;
         settings.headers = collector_headers(otlp)?;
         settings.resource = otlp.resource.clone().into_iter().collect();
         let progress = otlp::start(settings, journal, &self.tasks, self.stop.clone());
@@ -311,7 +329,7 @@ async fn build(
     replicas::tend(replicas.as_ref(), &shared, &readiness);
     tell_of_policy(&readiness, ready.is_some());
     let reload = policies::follow(&shared, &readiness, origin, ready, &current);
-    let export = Export::start(config, &current, journal)?;
+    let export = Export::start(config, &current, journal, options.repeats)?;
     Keeping::tend(&config.audit, &shared, &readiness, &checkpoints, (journal, &export.progress));
     let overview = overview::of(config, &protected, journal);
     let answering = approvals::answering(config, &shared, overview)?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bartizan_audit::decisions::{DecisionLogs, Masker, Progress, start};
 use bartizan_audit::journal::Journal;
+use bartizan_audit::otlp::Repeats;
 use bartizan_gate::evidence::record::{AuditRecord, DecisionFacts, ReasonFacts};
 use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_outbound::address::Address;
@@ -237,6 +238,7 @@ async fn ship_masked(service: &RecordingUpstream, count: u64, masker: Masker) ->
         path: "mcp/decision".to_owned(),
         state: folder.path().to_owned(),
         linger: Duration::from_millis(10),
+        repeats: Repeats::default(),
     };
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     for n in 0..count {

@@ -193,7 +193,7 @@ async fn the_demo_succeeds_in_the_place_of_every_vendor() {
             vendor,
             interrupt: CancellationToken::new(),
         };
-        let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
+        let prover = bartizan::run::RunOptions::new(env!("CARGO_BIN_EXE_bartizan").into());
         let mut shown = Vec::new();
         let start = |setting| bartizan::demo::start(setting, prover);
         let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();
@@ -249,7 +249,7 @@ async fn the_demo_succeeds_in_front_of_the_real_firewall() {
         stay: false,
         vendor: Vendor::FlagService,
     };
-    let prover = bartizan::run::RunOptions { prover: env!("CARGO_BIN_EXE_bartizan").into() };
+    let prover = bartizan::run::RunOptions::new(env!("CARGO_BIN_EXE_bartizan").into());
     let mut shown = Vec::new();
     let start = |setting| bartizan::demo::start(setting, prover);
     let summary = bartizan_demo::run(&options, start, &mut shown).await.unwrap();

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bartizan::config::Config;
 use bartizan::run::{self, Running};
+use bartizan_audit::otlp::Repeats;
 
 /// Longer than anything here takes; a test that waits for it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -158,6 +159,8 @@ pub(crate) struct Setup {
     pub(crate) top: String,
     /// How the upstream answers.
     pub(crate) answer: Box<Answer>,
+    /// How exports repeat requests.
+    pub(crate) repeats: Repeats,
 }
 
 impl Default for Setup {
@@ -169,6 +172,7 @@ impl Default for Setup {
             server: "    pack: flag-service\n    environment: staging\n".to_owned(),
             top: String::new(),
             answer: Box::new(|received| json(&odd_answer(&received.body))),
+            repeats: Repeats::default(),
         }
     }
 }
@@ -218,7 +222,8 @@ impl Firewall {
             .enable_all()
             .build()
             .unwrap();
-        let options = run::RunOptions { prover: PathBuf::from(env!("CARGO_BIN_EXE_bartizan")) };
+        let mut options = run::RunOptions::new(PathBuf::from(env!("CARGO_BIN_EXE_bartizan")));
+        options.repeats = setup.repeats;
         let running =
             runtime.block_on(run::start(config, options)).unwrap_or_else(|error| panic!("{error}"));
         Self { upstream, running: Some(running), runtime, folder }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bartizan::config::{Config, CredentialsConfig};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{CollectorClient, OtlpConfig, Progress, Signal, start};
+use bartizan_audit::otlp::{CollectorClient, OtlpConfig, Progress, Repeats, Signal, start};
 use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, Event, Finding, LinkFacts, Outcome,
     ProtocolFacts, ReasonFacts, TAXONOMY, Target, UpstreamFacts,
@@ -27,6 +27,8 @@ use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_outbound::address::Address;
 use bartizan_outbound::grpc::GrpcService;
 use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -179,11 +181,16 @@ async fn answer(
     Ok(Response::builder().status(status).body(Full::new(bytes.into()).boxed()).unwrap())
 }
 
-/// An answer with a gRPC status, which stands for success if it is 200.
-fn grpc_answer(status: u16, message: &[u8]) -> Response<BoxBody<Bytes, Infallible>> {
-    let status = if status == 200 { 0 } else { status };
+/// An answer with a gRPC status, which stands for success if it is 200. `bytes` are the message of
+/// a success, and the details of any other status.
+fn grpc_answer(status: u16, bytes: &[u8]) -> Response<BoxBody<Bytes, Infallible>> {
+    let (status, message) = if status == 200 { (0, bytes) } else { (status, &b""[..]) };
     let mut trailers = http::HeaderMap::new();
     trailers.insert("grpc-status", status.to_string().parse().unwrap());
+    if status != 0 && !bytes.is_empty() {
+        let details = BASE64_STANDARD_NO_PAD.encode(bytes).parse().unwrap();
+        trailers.insert("grpc-status-details-bin", details);
+    }
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let framed = [&[0], &length[..], message].concat();
     let body = Full::new(Bytes::from(framed)).with_trailers(async { Some(Ok(trailers)) });
@@ -198,6 +205,20 @@ struct Fixture {
     tasks: TaskTracker,
     stop: CancellationToken,
 }
+
+/// How a fixture sends.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    is_grpc: bool,
+    repeats: Repeats,
+}
+
+/// Repeats at once, and a doubtful request twice.
+const AT_ONCE: Repeats = Repeats {
+    pause_first: Duration::from_millis(1),
+    pause_max: Duration::from_millis(1),
+    doubtful_max: 2,
+};
 
 /// What sends spans to `endpoint`, with the cursor in `state`.
 fn to(endpoint: &str, state: &Path) -> OtlpConfig {
@@ -232,13 +253,34 @@ async fn fixture(answers: Vec<(u16, Vec<u8>)>) -> Fixture {
 }
 
 impl Fixture {
+    /// A first run that sends as `way` says.
+    async fn sending(way: Way, answers: Vec<(u16, Vec<u8>)>) -> Self {
+        Self::run_as(way, tempfile::tempdir().unwrap(), "boot-1", answers).await
+    }
+
     /// A run on the journal in `directory`.
     async fn run(directory: tempfile::TempDir, boot: &str, answers: Vec<(u16, Vec<u8>)>) -> Self {
+        Self::run_as(Way::default(), directory, boot, answers).await
+    }
+
+    async fn run_as(
+        way: Way,
+        directory: tempfile::TempDir,
+        boot: &str,
+        answers: Vec<(u16, Vec<u8>)>,
+    ) -> Self {
         let settings = config(&directory.path().join("journal"), 5000);
         let (journal, _) = Journal::open(&settings, boot, now(0)).unwrap();
         let receiver = Receiver::start(answers).await;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let config = to(&receiver.endpoint, directory.path());
+        let collector = service(&receiver.endpoint);
+        let collector = if way.is_grpc {
+            CollectorClient::Grpc(GrpcService::new(collector).unwrap())
+        } else {
+            CollectorClient::Http(Service::new(collector).unwrap())
+        };
+        let mut config = sending_to(Signal::Traces, collector, directory.path());
+        config.repeats = way.repeats;
         let progress = start(config, &journal, &tasks, stop.clone());
         Self { directory, journal, receiver, progress, tasks, stop }
     }
@@ -787,8 +829,9 @@ async fn what_a_collector_refuses_is_counted_as_lost_and_kept_as_dead_letter() {
 /// A collector that refuses every request with this call in it, for good, gets all others.
 #[tokio::test]
 async fn one_record_that_a_collector_refuses_stops_no_other() {
-    for status in [400, 413] {
-        let mut fixture = fixture(vec![(503, Vec::new())]).await;
+    for status in [400, 413, 500] {
+        let way = Way { repeats: AT_ONCE, ..Way::default() };
+        let mut fixture = Fixture::sending(way, vec![(503, Vec::new())]).await;
         *fixture.receiver.poison.lock().unwrap() = Some((status, "c13".to_owned()));
         for n in 0..40 {
             fixture.journal.keep(&denial(&format!("c{n}"))).unwrap();
@@ -807,8 +850,58 @@ async fn one_record_that_a_collector_refuses_stops_no_other() {
         fixture.saved(&(fixture.journal.last_seq() + 1).to_string()).await;
         let letters = dead_letters(&state);
         assert_eq!((letters.len(), &letters[0]["item"]["call"]), (1, &"c13".into()));
-        let progress = fixture.end().await;
+        let progress = Arc::clone(&fixture.progress);
         assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (39, 1, 1));
+        // What was given up is not sent again by the next run.
+        let mut next = fixture.killed("boot-2", Vec::new()).await;
+        next.journal.keep(&denial("later")).unwrap();
+        let spans = next.receiver.spans(1).await;
+        assert_eq!(attribute(&spans[0], "bartizan.call").as_deref(), Some("later"));
+        next.end().await;
+    }
+}
+
+/// What is repeated after a 500, and what there is to see when the repeats have run out.
+#[test]
+fn what_a_collector_fails_on_is_given_up_after_its_repeats() {
+    const POISON: &str = "no_such_tool";
+    let collector = RecordingUpstream::start(Box::new(|received| {
+        let has_it = received.body.windows(POISON.len()).any(|it| it == POISON.as_bytes());
+        let status = if has_it { "500 Internal Server Error" } else { "200 OK" };
+        http_answer(status, "", b"")
+    }));
+    let top = format!("otlp: {{endpoint: '{}'}}\n", collector.url());
+    let firewall = Firewall::with(Setup { top, repeats: AT_ONCE, ..Setup::default() });
+    firewall.ask(call(1, POISON, "{}"));
+    let denial = firewall.record("event", "denial", 1);
+    let state = firewall.state();
+    wait("a dead letter", || state.join("dead-letters.ndjson").exists().then_some(()));
+    firewall.ask(call(2, "get_flag", "{}"));
+    let outcome = firewall.record("event", "outcome", 1);
+    let is_behind = |seq: &serde_json::Value| {
+        let cursor = fs::read_to_string(state.join("otlp.seq")).unwrap();
+        let next: u64 = cursor.split_ascii_whitespace().next().unwrap().parse().unwrap();
+        next > seq.as_u64().unwrap()
+    };
+    wait("the cursor after the next call", || is_behind(&outcome["seq"]).then_some(()));
+
+    let sent = collector.received();
+    let has_it = |body: &[u8]| body.windows(POISON.len()).any(|it| it == POISON.as_bytes());
+    let tries: Vec<_> = sent.iter().filter(|it| has_it(&it.body)).collect();
+    assert_eq!(tries.len(), 1 + 2, "the first one and its repeats");
+    assert!(tries.windows(2).all(|two| two[0].body == two[1].body), "the same request");
+    let letters = dead_letters(&state);
+    let [letter] = &letters[..] else { panic!("{letters:?}") };
+    assert_eq!(letter["item"], denial, "the record, which the journal keeps");
+    assert_eq!(letter["cause"], "the collector answered with status 500");
+    assert_eq!(letter["exporter"], "otlp");
+    let mut admin = Client::connect(firewall.admin());
+    admin.send(b"GET /metrics HTTP/1.1\r\nHost: desk:1\r\n\r\n");
+    let page = admin.reply();
+    for (metric, count) in [("lost", 1), ("dead_letters", 1), ("sent", 2), ("lag", 0)] {
+        let total = if metric == "lag" { "" } else { "_total" };
+        let line = format!("bartizan_exporter_{metric}{total}{{exporter=\"otlp\"}} {count}");
+        assert!(page.text().lines().any(|it| it == line), "{line}: {}", page.text());
     }
 }
 
@@ -823,37 +916,68 @@ async fn a_collector_that_speaks_grpc_gets_everything() {
     };
     let answers =
         vec![(14, Vec::new()), (7, Vec::new()), (3, Vec::new()), (200, partial.encode_to_vec())];
-    let directory = tempfile::tempdir().unwrap();
-    let settings = config(&directory.path().join("journal"), 5000);
-    let (journal, _) = Journal::open(&settings, "boot-1", now(0)).unwrap();
-    let mut receiver = Receiver::start(answers).await;
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let collector = GrpcService::new(service(&receiver.endpoint)).unwrap();
-    let sending = sending_to(Signal::Traces, CollectorClient::Grpc(collector), directory.path());
-    let progress = start(sending, &journal, &tasks, stop.clone());
-    journal.keep(&denial("refused")).unwrap();
+    let way = Way { is_grpc: true, repeats: AT_ONCE };
+    let mut fixture = Fixture::sending(way, answers).await;
+    let state = fixture.directory.path().to_owned();
+    fixture.journal.keep(&denial("refused")).unwrap();
     for _ in 0..3 {
-        let got = receiver.next().await;
+        let got = fixture.receiver.next().await;
         assert_eq!(got.path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
         assert_eq!(got.authorization.as_deref(), Some("Bearer secret"));
         assert_eq!(got.spans().len(), 1);
     }
     for call in ["rejected", "taken"] {
-        journal.keep(&denial(call)).unwrap();
-        let spans = receiver.spans(1).await;
+        fixture.journal.keep(&denial(call)).unwrap();
+        let spans = fixture.receiver.spans(1).await;
         assert_eq!(attribute(&spans[0], "bartizan.call").as_deref(), Some(call));
     }
-    journal.close(now(99)).unwrap();
-    stop.cancel();
-    tasks.close();
-    tokio::time::timeout(Duration::from_secs(20), tasks.wait()).await.unwrap();
-    assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (1, 2, 2));
-    let causes: Vec<String> = dead_letters(directory.path())
+    fixture.saved(&(fixture.journal.last_seq() + 1).to_string()).await;
+    let causes: Vec<String> = dead_letters(&state)
         .iter()
         .map(|letter| letter["cause"].as_str().unwrap().to_owned())
         .collect();
     assert!(causes[0].contains("gRPC status 3"), "{causes:?}");
     assert!(causes[1].contains("rejected by the service: no"), "{causes:?}");
+    let progress = fixture.end().await;
+    assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (1, 2, 2));
+}
+
+/// `RESOURCE_EXHAUSTED` is repeated where the collector says when, and then; without that it stands
+/// for a request that is too large, which is divided at once.
+#[tokio::test]
+async fn a_collector_that_speaks_grpc_says_when_to_send_again() {
+    // A `google.rpc.Status` with a `google.rpc.RetryInfo` of 10 ms.
+    let asked = b"\x1a\x33\x0a\x28type.googleapis.com/google.rpc.RetryInfo\
+                  \x12\x07\x0a\x05\x10\x80\xad\xe2\x04";
+    // Pauses of our own, and repeats of what is doubtful, would take longer than this test waits.
+    let hour = Duration::from_hours(1);
+    let repeats = Repeats { pause_first: hour, pause_max: hour, doubtful_max: 8 };
+    for status in [8, 14] {
+        let way = Way { is_grpc: true, repeats };
+        let mut fixture = Fixture::sending(way, vec![(status, asked.to_vec())]).await;
+        fixture.journal.keep(&denial("c1")).unwrap();
+        let first = fixture.receiver.spans(1).await;
+        assert_eq!(fixture.receiver.spans(1).await, first, "the same again");
+        let progress = fixture.end().await;
+        assert_eq!((progress.sent(), progress.lost()), (1, 0), "{status}");
+    }
+    let way = Way { is_grpc: true, repeats };
+    let mut fixture = Fixture::sending(way, Vec::new()).await;
+    *fixture.receiver.poison.lock().unwrap() = Some((8, "large".to_owned()));
+    for call in ["c1", "large", "c2"] {
+        fixture.journal.keep(&denial(call)).unwrap();
+    }
+    let mut taken = Vec::new();
+    while taken.len() < 2 {
+        let received = fixture.receiver.next().await;
+        if received.status == 200 {
+            let calls = received.spans().into_iter().map(|it| attribute(&it, "bartizan.call"));
+            taken.extend(calls.map(Option::unwrap));
+        }
+    }
+    assert_eq!(taken, ["c1", "c2"]);
+    let progress = fixture.end().await;
+    assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (2, 1, 1));
 }
 
 /// It is not the record's fault, and it would be the same with each: nothing is given up.

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::entry::JournalRecord;
-use super::export::{Batch, Cursor, Destination, Exporter, SendOutcome, retry_after};
+use super::export::{Batch, Cursor, Destination, Exporter, Repeats, SendOutcome, retry_after};
 use super::journal::Journal;
 use super::tail::Line;
 
@@ -57,6 +57,8 @@ pub struct DecisionLogs {
     pub state: PathBuf,
     /// Pause after an upload, so that several decisions share one request.
     pub linger: Duration,
+    /// How requests are repeated that the service does not take.
+    pub repeats: Repeats,
 }
 
 impl fmt::Debug for DecisionLogs {
@@ -87,7 +89,8 @@ pub fn start(
         template: Arc::new(EventTemplate { labels, path: config.path }),
         masker: Arc::new(Mutex::new(masker)),
     };
-    Exporter::new(decisions, journal, cursor, position, config.linger).start(tasks, stop)
+    let pace = (config.linger, config.repeats);
+    Exporter::new(decisions, journal, cursor, position, pace).start(tasks, stop)
 }
 
 /// Converts records to OPA's decision log events and sends them.

@@ -33,16 +33,34 @@ use super::journal::Journal;
 use super::segment;
 use super::tail::{Follower, Line, ReadError};
 
-/// First delay before a request is retried; it doubles with each retry.
+/// First delay before a request is retried, and the shortest that a service can ask for.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Longest delay before a request is retried.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Longest delay that a service can ask for (`Retry-After`).
+/// Longest delay that a service can ask for (`Retry-After`, `RetryInfo`).
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
 /// How often a request is repeated whose failure may be due to its items: about 90 s.
-const DOUBTFUL_TRIES_MAX: u32 = 8;
+const DOUBTFUL_REPEATS_MAX: u32 = 8;
 /// Time to send the remaining records when the program ends.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How requests are repeated that a service does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeats {
+    /// The pause before the first repetition; it doubles with each. Half a second by default.
+    pub pause_first: Duration,
+    /// The longest of these pauses. 30 s by default.
+    pub pause_max: Duration,
+    /// How often a request is repeated whose failure may be due to its items. By default 8 times,
+    /// which takes about 90 s.
+    pub doubtful_max: u32,
+}
+
+impl Default for Repeats {
+    fn default() -> Self {
+        Self { pause_first: RETRY_FIRST, pause_max: RETRY_MAX, doubtful_max: DOUBTFUL_REPEATS_MAX }
+    }
+}
 
 /// Counts of the items that were sent and lost so far.
 #[derive(Debug, Default)]
@@ -168,7 +186,12 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         let until = httpdate::parse_http_date(asked).ok()?;
         until.duration_since(now).unwrap_or_default()
     };
-    Some(delay.min(RETRY_AFTER_MAX))
+    Some(delay_asked(delay))
+}
+
+/// The delay that is kept where a service asks for `delay`: at most ten minutes.
+pub(super) fn delay_asked(delay: Duration) -> Duration {
+    delay.min(RETRY_AFTER_MAX)
 }
 
 /// What became of one request, with its repetitions.
@@ -276,6 +299,7 @@ pub(super) struct Exporter<D> {
     /// Pause after a request, so that several records share one; skipped while a full batch is
     /// waiting.
     linger: Duration,
+    repeats: Repeats,
     progress: Arc<Progress>,
 }
 
@@ -292,7 +316,7 @@ impl<D: Destination> Exporter<D> {
         journal: &Journal,
         cursor: Cursor,
         position: ExportPosition,
-        linger: Duration,
+        (linger, repeats): (Duration, Repeats),
     ) -> Self {
         Self {
             destination,
@@ -301,6 +325,7 @@ impl<D: Destination> Exporter<D> {
             cursor,
             begins: position.next,
             linger,
+            repeats,
             progress: Arc::default(),
         }
     }
@@ -430,7 +455,7 @@ impl<D: Destination> Exporter<D> {
             return Settled::Done;
         }
         let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
-        let mut wait = RETRY_FIRST;
+        let mut wait = self.repeats.pause_first;
         loop {
             let (cause, after) = match self.destination.send(items).await {
                 SendOutcome::Taken { rejected, cause } => {
@@ -446,7 +471,7 @@ impl<D: Destination> Exporter<D> {
                     self.progress.sent.fetch_add(sent, Ordering::Relaxed);
                     return Settled::Done;
                 }
-                SendOutcome::Doubtful(cause) if *doubts < DOUBTFUL_TRIES_MAX => {
+                SendOutcome::Doubtful(cause) if *doubts < self.repeats.doubtful_max => {
                     *doubts = doubts.saturating_add(1);
                     (cause, None)
                 }
@@ -464,7 +489,7 @@ impl<D: Destination> Exporter<D> {
             let again_in_ms = pause.as_millis();
             tracing::warn!(what = D::NAME, cause, count, %again_in_ms, "cannot be sent; will be retried");
             tokio::time::sleep(pause).await;
-            wait = wait.saturating_mul(2).min(RETRY_MAX);
+            wait = wait.saturating_mul(2).min(self.repeats.pause_max);
         }
     }
 
@@ -547,8 +572,8 @@ mod tests {
         let sent = Arc::default();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (cursor, position) = Cursor::open::<Panics>(folder.path(), &journal);
-        let exporter =
-            Exporter::new(Panics(Arc::clone(&sent)), &journal, cursor, position, Duration::ZERO);
+        let pace = (Duration::ZERO, Repeats::default());
+        let exporter = Exporter::new(Panics(Arc::clone(&sent)), &journal, cursor, position, pace);
         let progress = exporter.start(&tasks, stop.clone());
         for _ in 0..6 {
             journal.keep(&AuditRecord::new(Event::Policy, now)).unwrap();

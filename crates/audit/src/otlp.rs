@@ -8,6 +8,7 @@
 mod collector;
 mod logs;
 mod metrics;
+mod retry_info;
 mod traces;
 
 use std::fmt;
@@ -26,7 +27,7 @@ use super::journal::Journal;
 
 pub use self::collector::CollectorClient;
 pub use self::metrics::MetricsSender;
-pub use super::export::Progress;
+pub use super::export::{Progress, Repeats};
 
 /// What is sent to a collector of the journal's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct OtlpConfig {
     pub state: PathBuf,
     /// Pause after a request, so that several records share one.
     pub linger: Duration,
+    /// How requests are repeated that the collector does not take.
+    pub repeats: Repeats,
 }
 
 impl OtlpConfig {
@@ -86,6 +89,7 @@ impl OtlpConfig {
             resource: Vec::new(),
             state,
             linger: Duration::from_secs(1),
+            repeats: Repeats::default(),
         }
     }
 }
@@ -112,18 +116,19 @@ pub fn start(
     tasks: &TaskTracker,
     stop: CancellationToken,
 ) -> Arc<Progress> {
-    let OtlpConfig { signal, collector, headers, resource, state, linger } = config;
+    let OtlpConfig { signal, collector, headers, resource, state, linger, repeats } = config;
+    let pace = (linger, repeats);
     let resource = describe(resource, journal.boot());
     match signal {
         Signal::Traces => {
             let (cursor, position) = Cursor::open::<traces::Traces>(&state, journal);
             let traces = traces::Traces::new(collector, headers, &resource, position.next);
-            Exporter::new(traces, journal, cursor, position, linger).start(tasks, stop)
+            Exporter::new(traces, journal, cursor, position, pace).start(tasks, stop)
         }
         Signal::Logs => {
             let (cursor, position) = Cursor::open::<logs::Logs>(&state, journal);
             let logs = logs::Logs::new(collector, headers, &resource, position.next);
-            Exporter::new(logs, journal, cursor, position, linger).start(tasks, stop)
+            Exporter::new(logs, journal, cursor, position, pace).start(tasks, stop)
         }
     }
 }

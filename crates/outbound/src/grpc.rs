@@ -11,6 +11,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bartizan_sync::lock;
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, TE, USER_AGENT};
 use http::uri::PathAndQuery;
@@ -35,7 +38,14 @@ const MESSAGE_BYTES_MAX: usize = 512;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const DEADLINE: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// How binary metadata is encoded: base64, and receivers take it with padding and without.
+const BINARY: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// One call.
 #[derive(Debug)]
@@ -57,6 +67,9 @@ pub struct GrpcAnswer {
     pub code: u32,
     /// The status message, as it was sent.
     pub message: String,
+    /// The details of a status (`grpc-status-details-bin`): a `google.rpc.Status`, encoded; empty
+    /// without them.
+    pub details: Bytes,
     /// The answer's message, encoded; empty without one.
     pub body: Bytes,
 }
@@ -141,7 +154,8 @@ impl GrpcService {
         let (head, body) = answer.into_parts();
         if head.status != StatusCode::OK {
             let message = format!("HTTP status {}", head.status.as_u16());
-            return Ok(GrpcAnswer { code: code_of(head.status), message, body: Bytes::new() });
+            let (code, details, body) = (code_of(head.status), Bytes::new(), Bytes::new());
+            return Ok(GrpcAnswer { code, message, details, body });
         }
         let body = Limited::new(body, bytes_max.saturating_add(PREFIX_BYTES)).collect().await;
         let body = body.map_err(|error| {
@@ -153,12 +167,12 @@ impl GrpcService {
         })?;
         // An answer without a message has its status in the header.
         let trailers = body.trailers().cloned();
-        let (code, message) = trailers
+        let status = trailers
             .as_ref()
             .and_then(status_in)
             .or_else(|| status_in(&head.headers))
             .ok_or_else(|| ServiceFailure::Unreachable("it sent no gRPC status".to_owned()))?;
-        Ok(GrpcAnswer { code, message, body: unframed(body.to_bytes())? })
+        Ok(GrpcAnswer { body: unframed(body.to_bytes())?, ..status })
     }
 
     async fn request(&self, call: GrpcCall) -> Result<Request<Full<Bytes>>, ServiceFailure> {
@@ -216,12 +230,16 @@ impl GrpcService {
     }
 }
 
-/// The status in the trailers or in the header of an answer.
-fn status_in(headers: &HeaderMap) -> Option<(u32, String)> {
+/// The status in the trailers or in the header of an answer, as an answer without a message.
+fn status_in(headers: &HeaderMap) -> Option<GrpcAnswer> {
     let code = headers.get(STATUS)?.to_str().ok()?.parse().ok()?;
     let message = headers.get(MESSAGE).map(HeaderValue::as_bytes).unwrap_or_default();
     let message = message.get(..message.len().min(MESSAGE_BYTES_MAX)).unwrap_or_default();
-    Some((code, String::from_utf8_lossy(message).into_owned()))
+    let message = String::from_utf8_lossy(message).into_owned();
+    // The header fields, and so the details, are at most `HEAD_BYTES_MAX`.
+    let details = headers.get(DETAILS).and_then(|value| BINARY.decode(value).ok());
+    let details = details.unwrap_or_default().into();
+    Some(GrpcAnswer { code, message, details, body: Bytes::new() })
 }
 
 /// What an HTTP status of something on the way means ("HTTP to gRPC Status Code Mapping").

@@ -173,7 +173,7 @@ impl Sidecar {
             .enable_all()
             .build()
             .unwrap();
-        let options = run::RunOptions { prover: PathBuf::from(env!("CARGO_BIN_EXE_bartizan")) };
+        let options = run::RunOptions::new(PathBuf::from(env!("CARGO_BIN_EXE_bartizan")));
         let running =
             runtime.block_on(run::start(config, options)).unwrap_or_else(|error| panic!("{error}"));
         Self { running: Some(running), runtime, state: state.to_owned() }

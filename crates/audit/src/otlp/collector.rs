@@ -14,7 +14,8 @@ use prost::Message as _;
 use serde::Deserialize;
 
 use super::super::entry;
-use super::super::export::{SendOutcome, retry_after};
+use super::super::export::{SendOutcome, delay_asked, retry_after};
+use super::retry_info;
 
 /// Largest response body that is accepted from a collector, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -116,21 +117,27 @@ fn outcome_of(answer: &ServiceAnswer) -> SendOutcome {
 
 /// Classifies a collector's response over gRPC.
 ///
-/// The OTLP specification lists the codes that may be retried ("Failures"). As with HTTP, a
-/// collector that does not know us is asked again. Servers say of a message that is too large the
-/// same as of an overload (8, 11), so those two are doubtful.
+/// The OTLP specification lists the codes that may be retried ("Failures"), and says that
+/// `RESOURCE_EXHAUSTED` may be only with a `RetryInfo`: without one it stands for a message that is
+/// too large. Some servers say `OUT_OF_RANGE` of such a message, so that one is retried, but not for
+/// ever, unless it comes with a `RetryInfo`. As with HTTP, a collector that does not know us is
+/// asked again, and a failure of its own (`UNKNOWN`, `INTERNAL`, as 500) is doubtful.
 fn grpc_outcome_of(answer: GrpcAnswer) -> SendOutcome {
-    let GrpcAnswer { code, message, body } = answer;
+    let GrpcAnswer { code, message, details, body } = answer;
     if code == 0 {
         return protobuf(body);
     }
     let cause = format!("the collector answered with gRPC status {code}: {message}");
+    let asked = retry_info::find(details);
+    let after = asked.and_then(|asked| asked.delay).map(delay_asked);
     match code {
         // CANCELLED, DEADLINE_EXCEEDED, PERMISSION_DENIED, ABORTED, UNIMPLEMENTED, UNAVAILABLE,
         // DATA_LOSS, UNAUTHENTICATED.
-        1 | 4 | 7 | 10 | 12 | 14 | 15 | 16 => SendOutcome::later(cause),
-        // INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION.
-        3 | 5 | 6 | 9 => SendOutcome::Refused(cause),
+        1 | 4 | 7 | 10 | 12 | 14 | 15 | 16 => SendOutcome::Later { cause, after },
+        // RESOURCE_EXHAUSTED, OUT_OF_RANGE.
+        8 | 11 if asked.is_some() => SendOutcome::Later { cause, after },
+        // INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, RESOURCE_EXHAUSTED, FAILED_PRECONDITION.
+        3 | 5 | 6 | 8 | 9 => SendOutcome::Refused(cause),
         _ => SendOutcome::Doubtful(cause),
     }
 }
@@ -278,15 +285,26 @@ mod tests {
 
     #[test]
     fn a_grpc_status_says_whose_fault_it_is() {
-        for code in 1..=17 {
-            let cause = format!("the collector answered with gRPC status {code}: no");
-            let expected = match code {
-                1 | 4 | 7 | 10 | 12 | 14 | 15 | 16 => SendOutcome::later(cause),
-                3 | 5 | 6 | 9 => SendOutcome::Refused(cause),
-                _ => SendOutcome::Doubtful(cause),
-            };
-            let answer = GrpcAnswer { code, message: "no".to_owned(), body: Bytes::new() };
-            assert_eq!(grpc_outcome_of(answer), expected, "{code}");
+        // A `google.rpc.Status` with one detail, a `google.rpc.RetryInfo` of 2 s and 1 ns.
+        let asked = b"\x1a\x32\x0a\x28type.googleapis.com/google.rpc.RetryInfo\
+                      \x12\x06\x0a\x04\x08\x02\x10\x01";
+        for (details, delay) in
+            [(&b""[..], None), (asked, Some(Duration::new(2, 1))), (b"\xff", None)]
+        {
+            for code in 1..=17 {
+                let cause = format!("the collector answered with gRPC status {code}: no");
+                let expected = match code {
+                    1 | 4 | 7 | 10 | 12 | 14 | 15 | 16 => {
+                        SendOutcome::Later { cause, after: delay }
+                    }
+                    8 | 11 if delay.is_some() => SendOutcome::Later { cause, after: delay },
+                    3 | 5 | 6 | 8 | 9 => SendOutcome::Refused(cause),
+                    _ => SendOutcome::Doubtful(cause),
+                };
+                let (message, details) = ("no".to_owned(), Bytes::copy_from_slice(details));
+                let answer = GrpcAnswer { code, message, details, body: Bytes::new() };
+                assert_eq!(grpc_outcome_of(answer), expected, "{code} {delay:?}");
+            }
         }
     }
 }
