@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bartizan_audit::otlp::Signal;
+use bartizan_audit::otlp::{Compression, Signal};
 
 use ::http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
@@ -46,6 +46,8 @@ pub struct OtlpConfig {
     pub remote: RemoteConfig,
     /// What it speaks (`protocol`).
     pub protocol: OtlpProtocol,
+    /// How requests are compressed (`compression`).
+    pub compression: Compression,
     /// What is sent of the journal (`signals`), each once.
     pub signals: Vec<Signal>,
     /// How often metrics are sent (`metrics_interval`), if they are (`signals`).
@@ -86,6 +88,7 @@ impl OtlpConfig {
             .optional("none")
             .unwrap_or_default();
         let protocol = protocol(s);
+        let compression = compression(s);
         let signals = s
             .key(
                 "signals",
@@ -127,7 +130,7 @@ impl OtlpConfig {
                 once.push(signal);
             }
         }
-        Some(Self { remote, protocol, signals: once, metrics, headers, resource })
+        Some(Self { remote, protocol, compression, signals: once, metrics, headers, resource })
     }
 }
 
@@ -179,6 +182,22 @@ fn protocol(s: &mut Section<'_>) -> OtlpProtocol {
     match s.variable("OTEL_EXPORTER_OTLP_PROTOCOL").as_deref() {
         Some("grpc") if !s.has("protocol") => OtlpProtocol::Grpc,
         _ => protocol,
+    }
+}
+
+/// How requests are compressed.
+fn compression(s: &mut Section<'_>) -> Compression {
+    let written = s
+        .key(
+            "compression",
+            word([("gzip", Compression::Gzip), ("none", Compression::None)]),
+            "How requests are compressed: `gzip` or `none`. The variable \
+             `OTEL_EXPORTER_OTLP_COMPRESSION` stands for it.",
+        )
+        .or(Compression::None);
+    match s.variable("OTEL_EXPORTER_OTLP_COMPRESSION").as_deref() {
+        Some("gzip") if !s.has("compression") => Compression::Gzip,
+        _ => written,
     }
 }
 

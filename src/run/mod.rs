@@ -52,7 +52,7 @@ use crate::policy::Ready;
 use bartizan_audit::decisions::{self, DecisionLogs};
 use bartizan_audit::journal::Journal;
 use bartizan_audit::otlp::{
-    self, CollectorClient, MetricsSender, OtlpConfig, Progress, Repeats, Signal,
+    self, CollectorClient, CollectorTransport, MetricsSender, OtlpConfig, Progress, Repeats, Signal,
 };
 use bartizan_edge::Shared;
 use bartizan_edge::admin::{Component, Readiness};
@@ -225,10 +225,11 @@ impl Export {
 
 /// A client of the collector.
 fn collector(otlp: &crate::config::OtlpConfig) -> Result<CollectorClient, StartError> {
-    Ok(match otlp.protocol {
-        OtlpProtocol::Http => CollectorClient::Http(services::open("otlp", &otlp.remote)?),
-        OtlpProtocol::Grpc => CollectorClient::Grpc(services::open_grpc("otlp", &otlp.remote)?),
-    })
+    let transport = match otlp.protocol {
+        OtlpProtocol::Http => CollectorTransport::Http(services::open("otlp", &otlp.remote)?),
+        OtlpProtocol::Grpc => CollectorTransport::Grpc(services::open_grpc("otlp", &otlp.remote)?),
+    };
+    Ok(CollectorClient::new(transport, otlp.compression))
 }
 
 /// Headers of each request to it.

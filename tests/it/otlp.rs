@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,9 @@ use std::time::Duration;
 
 use bartizan::config::{Config, CredentialsConfig};
 use bartizan_audit::journal::Journal;
-use bartizan_audit::otlp::{CollectorClient, OtlpConfig, Progress, Repeats, Signal, start};
+use bartizan_audit::otlp::{
+    CollectorClient, CollectorTransport, Compression, OtlpConfig, Progress, Repeats, Signal, start,
+};
 use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, Event, Finding, LinkFacts, Outcome,
     ProtocolFacts, ReasonFacts, TAXONOMY, Target, UpstreamFacts,
@@ -30,6 +33,7 @@ use bartizan_outbound::service::{Credentials, Service, ServiceConfig};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http::{HeaderValue, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
@@ -74,6 +78,8 @@ struct Received {
     path: String,
     authorization: Option<String>,
     content_type: Option<String>,
+    /// Whether it was compressed with gzip.
+    is_gzip: bool,
     body: ExportTraceServiceRequest,
     /// What a request for log records holds.
     logs: ExportLogsServiceRequest,
@@ -155,9 +161,22 @@ async fn answer(
     let (authorization, content_type) = (header("authorization"), header("content-type"));
     let path = request.uri().path().to_owned();
     let is_grpc = content_type.as_deref() == Some("application/grpc");
-    let body = request.into_body().collect().await.unwrap().to_bytes();
-    // Whether it is compressed, and its length.
-    let body = if is_grpc { body.slice(5..) } else { body };
+    let coding = header(if is_grpc { "grpc-encoding" } else { "content-encoding" });
+    let is_gzip = coding.as_deref() == Some("gzip");
+    assert!(is_gzip || coding.is_none(), "{coding:?}");
+    let mut body = request.into_body().collect().await.unwrap().to_bytes();
+    if is_grpc {
+        // Whether it is compressed, and its length.
+        let prefix = body.split_to(5);
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        assert_eq!(prefix, [&[u8::from(is_gzip)], &length[..]].concat());
+    }
+    if is_gzip {
+        let mut plain = Vec::new();
+        GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
+        assert!(!plain.is_empty());
+        body = plain.into();
+    }
     let is_logs = path.ends_with("/v1/logs") || path.ends_with("logs.v1.LogsService/Export");
     let (body, logs) = if is_logs {
         (ExportTraceServiceRequest::default(), ExportLogsServiceRequest::decode(body).unwrap())
@@ -165,7 +184,7 @@ async fn answer(
         (ExportTraceServiceRequest::decode(body).unwrap(), ExportLogsServiceRequest::default())
     };
     let (mut status, bytes) = scripted.unwrap_or((200, Vec::new()));
-    let mut received = Received { status, path, authorization, content_type, body, logs };
+    let mut received = Received { status, path, authorization, content_type, is_gzip, body, logs };
     if let Some((refused, call)) = &*poison.lock().unwrap() {
         let is_poisoned =
             |span: &Span| attribute(span, "bartizan.call").as_deref() == Some(call.as_str());
@@ -211,6 +230,7 @@ struct Fixture {
 struct Way {
     is_grpc: bool,
     repeats: Repeats,
+    compression: Compression,
 }
 
 /// Repeats at once, and a doubtful request twice.
@@ -226,8 +246,8 @@ fn to(endpoint: &str, state: &Path) -> OtlpConfig {
 }
 
 fn sending(signal: Signal, endpoint: &str, state: &Path) -> OtlpConfig {
-    let collector = CollectorClient::Http(Service::new(service(endpoint)).unwrap());
-    sending_to(signal, collector, state)
+    let collector = CollectorTransport::Http(Service::new(service(endpoint)).unwrap());
+    sending_to(signal, CollectorClient::new(collector, Compression::None), state)
 }
 
 fn service(endpoint: &str) -> ServiceConfig {
@@ -275,10 +295,11 @@ impl Fixture {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let collector = service(&receiver.endpoint);
         let collector = if way.is_grpc {
-            CollectorClient::Grpc(GrpcService::new(collector).unwrap())
+            CollectorTransport::Grpc(GrpcService::new(collector).unwrap())
         } else {
-            CollectorClient::Http(Service::new(collector).unwrap())
+            CollectorTransport::Http(Service::new(collector).unwrap())
         };
+        let collector = CollectorClient::new(collector, way.compression);
         let mut config = sending_to(Signal::Traces, collector, directory.path());
         config.repeats = way.repeats;
         let progress = start(config, &journal, &tasks, stop.clone());
@@ -916,7 +937,7 @@ async fn a_collector_that_speaks_grpc_gets_everything() {
     };
     let answers =
         vec![(14, Vec::new()), (7, Vec::new()), (3, Vec::new()), (200, partial.encode_to_vec())];
-    let way = Way { is_grpc: true, repeats: AT_ONCE };
+    let way = Way { is_grpc: true, repeats: AT_ONCE, ..Way::default() };
     let mut fixture = Fixture::sending(way, answers).await;
     let state = fixture.directory.path().to_owned();
     fixture.journal.keep(&denial("refused")).unwrap();
@@ -953,7 +974,7 @@ async fn a_collector_that_speaks_grpc_says_when_to_send_again() {
     let hour = Duration::from_hours(1);
     let repeats = Repeats { pause_first: hour, pause_max: hour, doubtful_max: 8 };
     for status in [8, 14] {
-        let way = Way { is_grpc: true, repeats };
+        let way = Way { is_grpc: true, repeats, ..Way::default() };
         let mut fixture = Fixture::sending(way, vec![(status, asked.to_vec())]).await;
         fixture.journal.keep(&denial("c1")).unwrap();
         let first = fixture.receiver.spans(1).await;
@@ -961,7 +982,7 @@ async fn a_collector_that_speaks_grpc_says_when_to_send_again() {
         let progress = fixture.end().await;
         assert_eq!((progress.sent(), progress.lost()), (1, 0), "{status}");
     }
-    let way = Way { is_grpc: true, repeats };
+    let way = Way { is_grpc: true, repeats, ..Way::default() };
     let mut fixture = Fixture::sending(way, Vec::new()).await;
     *fixture.receiver.poison.lock().unwrap() = Some((8, "large".to_owned()));
     for call in ["c1", "large", "c2"] {
@@ -980,14 +1001,68 @@ async fn a_collector_that_speaks_grpc_says_when_to_send_again() {
     assert_eq!((progress.sent(), progress.lost(), progress.dead_letters()), (2, 1, 1));
 }
 
+#[tokio::test]
+async fn requests_are_compressed_where_the_settings_say_so() {
+    for is_grpc in [false, true] {
+        for compression in [Compression::Gzip, Compression::None] {
+            let way = Way { is_grpc, compression, ..Way::default() };
+            let mut fixture = Fixture::sending(way, Vec::new()).await;
+            for call in ["c1", "c2"] {
+                fixture.journal.keep(&denial(call)).unwrap();
+                let received = fixture.receiver.next().await;
+                assert_eq!(received.is_gzip, compression == Compression::Gzip, "{is_grpc}");
+                let spans = received.spans();
+                assert_eq!(attribute(&spans[0], "bartizan.call").as_deref(), Some(call));
+            }
+            let progress = fixture.end().await;
+            assert_eq!((progress.sent(), progress.lost()), (2, 0));
+        }
+    }
+}
+
+/// The setting reaches all signals of the program: spans, log records and metrics.
+#[test]
+fn the_program_compresses_all_signals() {
+    let collector = RecordingUpstream::start(Box::new(|_| http_answer("200 OK", "", b"")));
+    let top = format!(
+        "otlp: {{endpoint: '{}', compression: gzip, signals: [traces, logs, metrics]}}\n",
+        collector.url()
+    );
+    let mut firewall = Firewall::with(Setup { top, ..Setup::default() });
+    firewall.ask(call(1, "no_such_tool", "{}"));
+    firewall.stop();
+    let received = collector.received();
+    for signal in ["traces", "logs", "metrics"] {
+        let path = format!("post /mcp/v1/{signal} ");
+        let of: Vec<_> = received.iter().filter(|it| it.head.starts_with(&path)).collect();
+        assert!(!of.is_empty(), "{signal}");
+        for request in of {
+            assert_eq!(request.header("content-encoding"), ["gzip"], "{signal}");
+            let mut plain = Vec::new();
+            GzDecoder::new(&request.body[..]).read_to_end(&mut plain).unwrap();
+            let resources = match signal {
+                "traces" => {
+                    ExportTraceServiceRequest::decode(&plain[..]).unwrap().resource_spans.len()
+                }
+                "logs" => ExportLogsServiceRequest::decode(&plain[..]).unwrap().resource_logs.len(),
+                _ => {
+                    ExportMetricsServiceRequest::decode(&plain[..]).unwrap().resource_metrics.len()
+                }
+            };
+            assert_eq!(resources, 1, "{signal}");
+        }
+    }
+}
+
 /// It is not the record's fault, and it would be the same with each: nothing is given up.
 #[tokio::test]
 async fn a_collector_that_does_not_let_us_in_gets_everything_later() {
-    let refusals = [401, 403, 404].map(|status| (status, Vec::new()));
-    let mut fixture = fixture(refusals.to_vec()).await;
+    let refusals = [401, 403, 404, 415].map(|status| (status, Vec::new()));
+    let way = Way { repeats: AT_ONCE, ..Way::default() };
+    let mut fixture = Fixture::sending(way, refusals.to_vec()).await;
     fixture.journal.keep(&denial("c1")).unwrap();
     let first = fixture.receiver.next().await.spans();
-    for _ in 0..3 {
+    for _ in 0..4 {
         assert_eq!(fixture.receiver.next().await.spans(), first);
     }
     let progress = fixture.end().await;
@@ -1065,6 +1140,7 @@ fn the_environment_fills_in_what_the_file_leaves_out() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4318"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k%20y,host=no,x=theirs,bad name=v,b=%0a"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ca.pem"),
         ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/etc/client.pem"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/etc/client.key"),
@@ -1082,6 +1158,7 @@ fn the_environment_fills_in_what_the_file_leaves_out() {
     let otlp = read("", true).unwrap();
     assert_eq!(otlp.remote.url, "https://collector:4318");
     assert_eq!(otlp.remote.timeout, Duration::from_millis(2500));
+    assert_eq!(otlp.compression, Compression::Gzip);
     assert_eq!(otlp.remote.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
     assert!(matches!(otlp.remote.credentials, Some(CredentialsConfig::ClientTls { .. })));
     let headers: Vec<_> =
@@ -1097,7 +1174,7 @@ fn the_environment_fills_in_what_the_file_leaves_out() {
     ];
     assert_eq!(resource, expected);
 
-    let keys = "endpoint: 'http://127.0.0.1:1', timeout: 1s, headers: {x: ours}, \
+    let keys = "endpoint: 'http://127.0.0.1:1', timeout: 1s, compression: none, headers: {x: ours}, \
                 resource: {service.name: written, a: b}, credentials: {bearer: t}";
     let otlp = read(keys, true).unwrap();
     assert_eq!(
@@ -1105,6 +1182,7 @@ fn the_environment_fills_in_what_the_file_leaves_out() {
         ("http://127.0.0.1:1".parse().unwrap(), Duration::from_secs(1))
     );
     assert!(matches!(otlp.remote.credentials, Some(CredentialsConfig::Bearer(_))));
+    assert_eq!(otlp.compression, Compression::None);
     assert_eq!((&*otlp.resource["service.name"], &*otlp.resource["a"]), ("written", "b"));
     assert!(otlp.headers.iter().any(|(name, value)| name == "x" && value.expose() == "ours"));
     assert_eq!(otlp.headers.len(), 2);

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use super::export::{Cursor, Destination as _, Exporter};
 use super::journal::Journal;
 
-pub use self::collector::CollectorClient;
+pub use self::collector::{CollectorClient, CollectorTransport, Compression};
 pub use self::metrics::MetricsSender;
 pub use super::export::{Progress, Repeats};
 

@@ -2,8 +2,8 @@
 //! HTTP2.md" of gRPC), over hyper's HTTP/2 and without a gRPC library: `docs/decisions/0043-grpc.md`.
 //!
 //! One connection is kept, and the tasks that drive it end with the client. Over `http` HTTP/2 is
-//! spoken at once; over `https` it is negotiated (ALPN). Messages are not compressed, and compressed
-//! answers are refused. Each call has a deadline and a limit on the answer's size.
+//! spoken at once; over `https` it is negotiated (ALPN). Messages are sent as the caller compressed
+//! them; compressed answers are refused. Each call has a deadline and a limit on the answer's size.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -38,6 +38,7 @@ const MESSAGE_BYTES_MAX: usize = 512;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const DEADLINE: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -56,6 +57,8 @@ pub struct GrpcCall {
     pub headers: HeaderMap,
     /// The request message, encoded.
     pub message: Bytes,
+    /// How `message` is compressed, as `grpc-encoding` names it; `None` if it is not.
+    pub encoding: Option<HeaderValue>,
     /// Largest size of the answer, bytes.
     pub bytes_max: usize,
 }
@@ -179,7 +182,7 @@ impl GrpcService {
         let length = u32::try_from(call.message.len())
             .map_err(|_| ServiceFailure::Unreachable("the message is too large".to_owned()))?;
         let mut framed = BytesMut::with_capacity(call.message.len().saturating_add(PREFIX_BYTES));
-        framed.put_u8(0);
+        framed.put_u8(u8::from(call.encoding.is_some()));
         framed.put_u32(length);
         framed.put(call.message);
         let mut request = Request::new(Full::new(framed.freeze()));
@@ -190,6 +193,9 @@ impl GrpcService {
         headers.extend(call.headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
+        if let Some(encoding) = call.encoding {
+            headers.insert(ENCODING, encoding);
+        }
         // At most eight digits.
         let deadline = self.timeout.as_millis().clamp(1, 99_999_999);
         if let Ok(deadline) = HeaderValue::from_str(&format!("{deadline}m")) {

@@ -1,12 +1,15 @@
 //! Sends one request to a collector, over HTTP or gRPC, and interprets the response (OTLP
 //! specification, "OTLP/HTTP Response" and "OTLP/gRPC Response").
 
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use bartizan_outbound::grpc::{GrpcAnswer, GrpcCall, GrpcService};
 use bartizan_outbound::service::{Service, ServiceAnswer, ServiceCall};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use flate2::Compression as Level;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -20,16 +23,43 @@ use super::retry_info;
 /// Largest response body that is accepted from a collector, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
 /// Longest message of a collector that is kept, characters.
 const MESSAGE_CHARS_MAX: usize = 512;
 
+/// How requests to a collector are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// With gzip, which every collector must take (OTLP specification, "OTLP/HTTP Request" and
+    /// "OTLP/gRPC").
+    Gzip,
+}
+
 /// A collector's client.
 #[derive(Debug)]
-pub enum CollectorClient {
+pub struct CollectorClient {
+    transport: CollectorTransport,
+    compression: Compression,
+}
+
+/// How a collector is reached.
+#[derive(Debug)]
+pub enum CollectorTransport {
     /// OTLP over HTTP.
     Http(Service),
     /// OTLP over gRPC.
     Grpc(GrpcService),
+}
+
+impl CollectorClient {
+    /// A client whose requests are compressed as `compression` says.
+    pub fn new(transport: CollectorTransport, compression: Compression) -> Self {
+        Self { transport, compression }
+    }
 }
 
 /// Where one signal goes.
@@ -54,12 +84,15 @@ impl Collector {
         endpoint: &Endpoint,
         mut headers: HeaderMap,
     ) -> Self {
-        let target = match &client {
-            CollectorClient::Http(service) => {
+        let target = match &client.transport {
+            CollectorTransport::Http(service) => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+                if client.compression == Compression::Gzip {
+                    headers.insert(CONTENT_ENCODING, GZIP);
+                }
                 target(service, endpoint.path)
             }
-            CollectorClient::Grpc(_) => PathAndQuery::from_static(endpoint.method),
+            CollectorTransport::Grpc(_) => PathAndQuery::from_static(endpoint.method),
         };
         Self { client, target, headers }
     }
@@ -67,26 +100,44 @@ impl Collector {
     /// Sends `body`, a request in protobuf.
     pub(super) async fn send(&self, body: Vec<u8>) -> SendOutcome {
         let (headers, bytes_max) = (self.headers.clone(), ANSWER_BYTES_MAX);
-        let outcome = match &self.client {
-            CollectorClient::Http(service) => {
+        let (body, encoding) = match self.client.compression {
+            Compression::None => (Bytes::from(body), None),
+            Compression::Gzip => match gzipped(body).await {
+                Ok(body) => (body, Some(GZIP)),
+                Err(error) => return SendOutcome::later(format!("cannot be compressed: {error}")),
+            },
+        };
+        let outcome = match &self.client.transport {
+            CollectorTransport::Http(service) => {
                 let call = ServiceCall {
                     method: Method::POST,
                     target: self.target.clone(),
                     headers,
-                    body: Bytes::from(body),
+                    body,
                     wait: Duration::ZERO,
                     bytes_max,
                 };
                 service.call(call).await.map(|answer| outcome_of(&answer))
             }
-            CollectorClient::Grpc(service) => {
-                let (method, message) = (self.target.clone(), Bytes::from(body));
-                let call = GrpcCall { method, headers, message, bytes_max };
+            CollectorTransport::Grpc(service) => {
+                let (method, message) = (self.target.clone(), body);
+                let call = GrpcCall { method, headers, message, encoding, bytes_max };
                 service.call(call).await.map(grpc_outcome_of)
             }
         };
         outcome.unwrap_or_else(|failure| SendOutcome::later(failure.to_string()))
     }
+}
+
+/// `body`, compressed on a blocking thread: a request with log records can be megabytes, and must
+/// not delay the threads that serve calls.
+async fn gzipped(body: Vec<u8>) -> io::Result<Bytes> {
+    let compressed = tokio::task::spawn_blocking(move || {
+        let mut encoder = GzEncoder::new(Vec::new(), Level::fast());
+        encoder.write_all(&body)?;
+        encoder.finish()
+    });
+    compressed.await.map_err(io::Error::other).flatten().map(Bytes::from)
 }
 
 /// The path and query to send to: the address with `path` appended, unless it ends with it.
@@ -99,15 +150,16 @@ fn target(service: &Service, path: &str) -> PathAndQuery {
 ///
 /// The OTLP specification lists the status codes that may be retried ("Retryable Response Codes").
 /// A collector that does not know us, or has nothing at this path, would say the same of every
-/// record: nothing is given up, and it is asked again until somebody has corrected that. What is
-/// left is due to the records (400, 413 and other 4xx), or may be (500 and other 5xx).
+/// record: nothing is given up, and it is asked again until somebody has corrected that. So would
+/// one that does not take our media type or compression (415). What is left is due to the records
+/// (400, 413 and other 4xx), or may be (500 and other 5xx).
 fn outcome_of(answer: &ServiceAnswer) -> SendOutcome {
     if answer.status.is_success() {
         return accepted(answer);
     }
     let cause = format!("the collector answered with status {}", answer.status.as_u16());
     match answer.status.as_u16() {
-        401 | 403 | 404 | 405 | 407 | 408 | 429 | 502 | 503 | 504 => {
+        401 | 403 | 404 | 405 | 407 | 408 | 415 | 429 | 502 | 503 | 504 => {
             SendOutcome::Later { cause, after: retry_after(&answer.headers) }
         }
         500.. => SendOutcome::Doubtful(cause),
@@ -268,12 +320,12 @@ mod tests {
     #[test]
     fn a_status_says_whose_fault_it_is() {
         let cause = |status| format!("the collector answered with status {status}");
-        for status in [401, 403, 404, 405, 407, 408, 429, 502, 503, 504] {
+        for status in [401, 403, 404, 405, 407, 408, 415, 429, 502, 503, 504] {
             let after = Some(Duration::from_secs(3));
             let expected = SendOutcome::Later { cause: cause(status), after };
             assert_eq!(outcome_of(&answer(status, "text/plain", b"")), expected);
         }
-        for status in [400, 411, 413, 415, 422, 431] {
+        for status in [400, 411, 413, 422, 431] {
             let expected = SendOutcome::Refused(cause(status));
             assert_eq!(outcome_of(&answer(status, "text/plain", b"")), expected);
         }
