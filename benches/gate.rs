@@ -85,7 +85,8 @@ struct Always(PolicyRevision);
 
 impl Pdp for Always {
     fn decide(&self, _: &AccessRequest<'_>) -> Decision {
-        let reason = Reason { code: "b".into(), message: "b".into(), origin: Origin::Rule };
+        let reason =
+            Reason { code: "b".into(), message: "b".into(), origin: Origin::Rule, tell: None };
         Decision {
             effect: Effect::Permit,
             reasons: vec![reason],

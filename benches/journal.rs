@@ -61,6 +61,7 @@ fn intent() -> AuditRecord {
         obligations: vec!["limit:writes"].into(),
         policy: "sha256:0af7651916cd43dd8448eb211c80319c".into(),
         engine: "compiled",
+        told: None,
     });
     record.bytes = Some(1024);
     record.digest = Some(format!("hmac-sha256:{}", "0".repeat(64)).into());

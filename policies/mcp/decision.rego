@@ -8,14 +8,16 @@
 #   Rules are in any number of files; each adds elements to one of these sets:
 #
 #     permit  {code, message}                         permits the message
-#     deny    {code, message}                         refuses it, even if another rule permits it
-#     refuse  {code, message}                         the reason where no rule permits it
-#     hold    {code, message, approvers?, ttl?}       a person must approve first
+#     deny    {code, message, tell?}                  refuses it, even if another rule permits it
+#     refuse  {code, message, tell?}                  the reason where no rule permits it
+#     hold    {code, message, tell?, approvers?, ttl?}  a person must approve first
 #     limit   {code, key, rate, burst?, window?, cost?, counts?} or {code, key, concurrent}
 #                                                     bounds calls in time, or calls in flight
 #     set     {pointer, value}                        sets an argument before the call is forwarded
 #     redact  {code, pointer} or {code, what}         removes a part of the answer
 #     hide    name                                    removes a definition from a list
+#
+#   `tell` is a sentence for the agent, who sees nothing else of a rule.
 #
 #   If there is a deny, the message is refused. Otherwise it needs a permit. Without one it is
 #   refused for the reasons in refuse, or as not applicable if there are none. Duties (hold, limit,

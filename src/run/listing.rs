@@ -175,8 +175,12 @@ impl Pdp for ListsAlone {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
         let own = request.direction == Direction::ToServer;
         let message = if own { "lists the tools of a locked server" } else { "asks the lister" };
-        let reason =
-            Reason { code: "lock".into(), message: message.into(), origin: Origin::Protocol };
+        let reason = Reason {
+            code: "lock".into(),
+            message: message.into(),
+            origin: Origin::Protocol,
+            tell: None,
+        };
         if !own {
             return Decision::deny(self.revision(), Engine::None, reason);
         }

@@ -411,6 +411,7 @@ fn about(revision: &PolicyRevision, engine: &'static str) -> DecisionFacts {
         obligations: Vec::<String>::new().into(),
         policy: revision.into(),
         engine,
+        told: None,
     }
 }
 

@@ -143,6 +143,7 @@ fn state() -> (tempfile::TempDir, Journal) {
         obligations: Vec::<&str>::new().into(),
         policy: "r1".into(),
         engine: "strict",
+        told: None,
     });
     journal.keep(&refused).unwrap();
     (state, journal)
@@ -414,6 +415,7 @@ fn conversation() -> tempfile::TempDir {
         obligations: vec!["hold:second-pair"].into(),
         policy: "r1".into(),
         engine: "strict",
+        told: None,
     };
     let mut hold = told(Event::Hold, "held-call-1").with_finding(Finding::ApprovalRequested);
     hold.decision = Some(decision.clone());

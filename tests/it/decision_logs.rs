@@ -213,6 +213,7 @@ fn decided(record: AuditRecord) -> AuditRecord {
         obligations: Vec::<&str>::new().into(),
         policy: "sha256:0".into(),
         engine: "strict",
+        told: None,
     };
     AuditRecord { decision: Some(decision), ..record }
 }

@@ -35,6 +35,7 @@ fn asks(code: &str, group: &str, quorum: u32) -> Obligation {
     Obligation::Hold(HoldRule {
         code: code.into(),
         message: "a second pair of eyes".into(),
+        tell: None,
         approvers: vec![group.into()],
         ttl: None,
         quorum,

@@ -63,6 +63,7 @@ mod sim_facts;
 mod sse;
 mod stdio_edge;
 mod strays;
+mod tell;
 mod threats;
 mod threats_answers;
 mod threats_gate;

@@ -355,6 +355,7 @@ fn decision(effect: &'static str) -> DecisionFacts {
         obligations: vec!["limit:writes"].into(),
         policy: "r1".into(),
         engine: "strict",
+        told: None,
     }
 }
 

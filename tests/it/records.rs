@@ -90,6 +90,7 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
             obligations: many(OBLIGATIONS_MAX).into(),
             policy: text.into(),
             engine: "compiled",
+            told: Some(text.into()),
         }),
         outcome: Some(Outcome::UpstreamFailed),
         error_type: Some(text.into()),
@@ -233,6 +234,7 @@ const WITHOUT: &[fn(&mut AuditRecord)] = &[
             obligations: Listed::default(),
             policy: "".into(),
             engine: "none",
+            told: None,
         });
     },
     |record| record.outcome = None,

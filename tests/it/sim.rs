@@ -61,6 +61,7 @@ fn judge(name: &str, request: &AccessRequest<'_>) -> Option<Vec<Obligation>> {
         "held" => Some(vec![Obligation::Hold(HoldRule {
             code: "held".into(),
             message: "held".into(),
+            tell: None,
             approvers: Vec::new(),
             ttl: None,
             quorum: 1,

@@ -241,7 +241,8 @@ impl Out<'_> {
     }
 
     fn decision(&mut self, decision: &DecisionFacts) {
-        let DecisionFacts { effect, enforced, reasons, obligations, policy, engine } = decision;
+        let DecisionFacts { effect, enforced, reasons, obligations, policy, engine, told } =
+            decision;
         self.member(",\"decision\":{\"effect\":", effect);
         self.raw(if *enforced { ",\"enforced\":true" } else { ",\"enforced\":false" });
         self.raw(",\"reasons\":[");
@@ -257,6 +258,7 @@ impl Out<'_> {
         self.texts((",\"obligations\":", ",\"obligations_more\":", true), obligations);
         self.member(",\"policy\":", policy);
         self.member(",\"engine\":", engine);
+        self.maybe(",\"told\":", told.as_deref());
         self.raw("}");
     }
 

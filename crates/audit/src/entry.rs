@@ -253,6 +253,7 @@ pub struct DecisionRecord {
     pub obligations: Vec<String>,
     pub policy: String,
     pub engine: String,
+    pub told: Option<String>,
 }
 
 impl DecisionRecord {

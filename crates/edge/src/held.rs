@@ -623,6 +623,7 @@ mod tests {
         Some(vec![Obligation::Hold(HoldRule {
             code: "ask".into(),
             message: "ask".into(),
+            tell: None,
             approvers: Vec::new(),
             ttl: None,
             quorum: 1,

@@ -49,6 +49,7 @@ fn decision(effect: &'static str, code: &str, origin: &'static str) -> Option<De
         obligations: vec!["limit:each-minute"].into(),
         policy: "r1".into(),
         engine: "compiled",
+        told: None,
     })
 }
 

@@ -7,8 +7,8 @@
 //! | member | |
 //! |---|---|
 //! | `effect` | `"permit"` or `"deny"` |
-//! | `reasons` | `{code?, message}` each; a permit needs one |
-//! | `hold` | `{code?, message, approvers?, quorum?, ttl?, scopes?}` |
+//! | `reasons` | `{code?, message}` each; a permit needs one. Those of a denial may have `tell` and `tell_hidden` |
+//! | `hold` | `{code?, message, tell?, approvers?, quorum?, ttl?, scopes?}` |
 //! | `limit` | `{code?, message?, key, rate, burst?, window?, cost?, counts?}`, where a rate is `10/m` or `10/15m` and `window` is `"sliding"` or `"fixed"`; or `{code?, message?, key, concurrent}` |
 //! | `set` | `{code?, message?, pointer, value}` |
 //! | `redact` | `{code?, message?, pointer}` or `{code?, message?, what}`, where `what` is `"secrets"` |
@@ -23,7 +23,7 @@ use regorus::Value;
 
 use bartizan_gate::duty::decision::{
     Bound, Decision, Effect, Engine, GrantScope, HoldRule, Limit, Listing, Obligation, Origin,
-    PolicyRevision, Rate, Reason, Redaction,
+    PolicyRevision, Rate, Reason, Redaction, Tell,
 };
 use bartizan_gate::duty::redact::REDACTIONS_MAX;
 use bartizan_gate::question::hold::TTL_MAX;
@@ -48,8 +48,12 @@ const ELEMENTS_MAX: usize = 256;
 /// Longest string in one element, bytes.
 const TEXT_BYTES_MAX: usize = 4096;
 
+/// The members of an element of `permit`.
+const PERMIT: &[&str] = &["code", "message"];
+/// The members of an element of `deny` or `refuse`.
+const DENIAL: &[&str] = &["code", "message", "tell", "tell_hidden"];
 /// The members of an element of `hold`.
-const HOLD: &[&str] = &["code", "message", "approvers", "quorum", "ttl", "scopes"];
+const HOLD: &[&str] = &["code", "message", "tell", "approvers", "quorum", "ttl", "scopes"];
 /// The members of a wider grant.
 pub(super) const SCOPE: &[&str] = &["code", "lasts", "count"];
 /// The members of an element of `limit` with a rate.
@@ -114,6 +118,7 @@ impl Indeterminate {
             code: self.code.into(),
             message: self.message.into(),
             origin: Origin::Indeterminate,
+            tell: None,
         }
     }
 
@@ -148,6 +153,8 @@ pub(super) trait Readable: Clone {
     ) -> Result<(), Indeterminate>;
     /// The number, if it is a whole one below 2^32.
     fn whole(&self) -> Option<u32>;
+    /// Whether it is `true`; `None` if it is neither that nor `false`.
+    fn truth(&self) -> Option<bool>;
     /// The JSON text, if JSON can represent it.
     fn json(&self) -> Option<Box<str>>;
 }
@@ -203,6 +210,10 @@ impl Readable for &Value {
         self.as_u32().ok()
     }
 
+    fn truth(&self) -> Option<bool> {
+        self.as_bool().ok().copied()
+    }
+
     fn json(&self) -> Option<Box<str>> {
         is_json(self).then(|| super::value::json(self).into())
     }
@@ -248,6 +259,13 @@ impl Readable for Operand<'_> {
         self.as_value().and_then(|value| value.whole())
     }
 
+    fn truth(&self) -> Option<bool> {
+        match self {
+            Self::Bool(truth) => Some(*truth),
+            other => other.as_value().and_then(|value| value.truth()),
+        }
+    }
+
     fn json(&self) -> Option<Box<str>> {
         (&self.clone().into_value().ok()?).json()
     }
@@ -270,17 +288,17 @@ pub(super) fn decision<V: Readable>(
         Indeterminate::malformed("decision: `effect` is neither \"permit\" nor \"deny\"")
     })?;
     let mut reasons = fields.each("reasons", |element| {
-        element.only(&["code", "message"])?;
+        element.only(if effect == Effect::Deny { DENIAL } else { PERMIT })?;
         let code = element.code()?;
         let not_applicable = effect == Effect::Deny && &*code == NOT_APPLICABLE;
         let origin = if not_applicable { Origin::NotApplicable } else { Origin::Rule };
-        Ok(Reason { code, message: element.required("message")?, origin })
+        Ok(Reason { code, message: element.required("message")?, origin, tell: tell(element)? })
     })?;
     if effect == Effect::Deny {
         if reasons.is_empty() {
             let message = "no rule permits this".into();
             let origin = Origin::NotApplicable;
-            reasons.push(Reason { code: NOT_APPLICABLE.into(), message, origin });
+            reasons.push(Reason { code: NOT_APPLICABLE.into(), message, origin, tell: None });
         }
         // A denial has no duties, except that limits may count it.
         let obligations = fields.each("limit", limit)?;
@@ -336,6 +354,7 @@ fn obligations<V: Readable>(fields: &Fields<V>) -> Result<Vec<Obligation>, Indet
         Ok(Obligation::Hold(HoldRule {
             code: element.code()?,
             message: element.required("message")?,
+            tell: tell(element)?,
             approvers: element.strings("approvers")?,
             ttl: element.with_text("ttl", |text| text.map(ttl).transpose())??,
             quorum: element.positive("quorum")?.unwrap_or(1),
@@ -362,6 +381,18 @@ fn obligations<V: Readable>(fields: &Fields<V>) -> Result<Vec<Obligation>, Indet
     }
     obligations.extend(redactions);
     Ok(obligations)
+}
+
+/// Reads what a rule tells the agent.
+fn tell<V: Readable>(element: &Fields<V>) -> Result<Option<Tell>, Indeterminate> {
+    let hidden = element.flag("tell_hidden")?;
+    match element.text("tell")? {
+        Some(text) => Ok(Some(Tell { text, hidden })),
+        None if hidden => {
+            Err(Indeterminate::malformed(format!("{}: `tell_hidden` without `tell`", element.name)))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Reads a wider grant that a hold offers.
@@ -543,6 +574,15 @@ impl<V: Readable> Fields<V> {
         self.with_text(name, |text| text.map(Box::from))
     }
 
+    /// A member that is `true` or `false`; absent for `false`.
+    fn flag(&self, name: &str) -> Result<bool, Indeterminate> {
+        let Some(member) = self.member(name) else { return Ok(false) };
+        member.truth().ok_or_else(|| {
+            let name = format!("{}: `{name}` is neither true nor false", self.name);
+            Indeterminate::malformed(name)
+        })
+    }
+
     /// A member that is a whole number below 2^32.
     fn whole(&self, name: &str) -> Result<Option<u32>, Indeterminate> {
         let Some(member) = self.member(name) else { return Ok(None) };
@@ -676,6 +716,7 @@ mod tests {
             Ok(vec![Obligation::Hold(HoldRule {
                 code: "unnamed".into(),
                 message: "m".into(),
+                tell: None,
                 approvers: vec!["a".into()],
                 ttl: Some(minute * 120),
                 quorum: 1,
@@ -688,6 +729,7 @@ mod tests {
             Ok(vec![Obligation::Hold(HoldRule {
                 code: "unnamed".into(),
                 message: "m".into(),
+                tell: None,
                 approvers: Vec::new(),
                 ttl: None,
                 quorum: 2,
@@ -729,6 +771,10 @@ mod tests {
             r#"{"effect": "permit", "reasons": [{"message": 1}]}"#,
             r#"{"effect": "permit", "reasons": [{"message": "m", "severity": 1}]}"#,
             r#"{"effect": "permit", "reasons": [{"message": "m"}], "warn": []}"#,
+            r#"{"effect": "permit", "reasons": [{"message": "m", "tell": "t"}]}"#,
+            r#"{"effect": "deny", "reasons": [{"message": "m", "tell": 1}]}"#,
+            r#"{"effect": "deny", "reasons": [{"message": "m", "tell": "t", "tell_hidden": "yes"}]}"#,
+            r#"{"effect": "deny", "reasons": [{"message": "m", "tell_hidden": true}]}"#,
         ] {
             assert!(read(json).is_err(), "{json}");
         }
@@ -740,6 +786,8 @@ mod tests {
             r#""redact": [{"what": "secrets", "pointer": "/result/a"}]"#,
             r#""redact": [{"code": "c"}]"#,
             r#""hold": [{}]"#,
+            r#""hold": [{"message": "m", "tell": ["t"]}]"#,
+            r#""hold": [{"message": "m", "tell": "t", "tell_hidden": true}]"#,
             r#""hold": [{"message": "m", "ttl": "soon"}]"#,
             r#""hold": [{"message": "m", "ttl": "0s"}]"#,
             r#""hold": [{"message": "m", "approvers": [1]}]"#,

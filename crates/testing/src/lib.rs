@@ -41,8 +41,12 @@ impl ByName {
 
 impl Pdp for ByName {
     fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let reason =
-            |code: &str| Reason { code: code.into(), message: code.into(), origin: Origin::Rule };
+        let reason = |code: &str| Reason {
+            code: code.into(),
+            message: code.into(),
+            origin: Origin::Rule,
+            tell: None,
+        };
         let name = match request.resource {
             Resource::Tool { name, .. } => name,
             Resource::Uri(_)

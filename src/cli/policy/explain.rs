@@ -134,6 +134,9 @@ fn text(record: &AuditRecord, answer: Option<&Decision>) -> String {
         }
     }
     if let Some(decision) = &record.decision {
+        if let Some(told) = &decision.told {
+            line("told", told);
+        }
         line("engine", decision.engine);
         line("revision", &decision.policy);
     }
@@ -165,7 +168,7 @@ fn bounded(bound: Bound) -> String {
 
 /// A rule that holds the call, and who may grant it.
 fn hold(rule: &HoldRule, line: &mut impl FnMut(&str, &str)) {
-    let HoldRule { code, message, approvers, ttl, quorum, scopes } = rule;
+    let HoldRule { code, message, tell: _, approvers, ttl, quorum, scopes } = rule;
     line("hold", &format!("{code}: {message}"));
     let groups = approvers.join(", ");
     line("  approvers", if approvers.is_empty() { "any approver" } else { &groups });

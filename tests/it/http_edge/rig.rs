@@ -187,6 +187,7 @@ fn held(code: &str) -> Obligation {
     Obligation::Hold(HoldRule {
         code: code.into(),
         message: "a second pair of eyes".into(),
+        tell: None,
         approvers: Vec::new(),
         ttl: None,
         quorum: 1,

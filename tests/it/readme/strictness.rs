@@ -14,7 +14,7 @@ use super::{root, text_of};
 
 /// The pages with policies, and how many each has. A new one is compared, too, once it is counted.
 const POLICIES: &[(&str, usize)] =
-    &[("README.md", 1), ("docs/approvals.md", 1), ("docs/oauth.md", 1), ("docs/policy.md", 5)];
+    &[("README.md", 1), ("docs/approvals.md", 1), ("docs/oauth.md", 1), ("docs/policy.md", 6)];
 
 /// The Rego files of a directory; `tests` says whether those with tests count.
 fn modules(directory: &str, tests: bool) -> Vec<Module> {

@@ -634,6 +634,7 @@ fn full_record() -> AuditRecord {
             obligations: vec!["limit:c"; OBLIGATIONS_MAX + 1].into(),
             policy: "p".into(),
             engine: "strict",
+            told: Some("x".into()),
         }),
         approval: Some(
             ApprovalFacts {
@@ -851,7 +852,13 @@ fn faces() -> BTreeSet<(i64, String, u16)> {
 
 fn face(refusal: &Refusal) -> (i64, String, u16) {
     let id = Id::Number(1);
-    let to = Addressee { id: Some(&id), decision_id: "d", era: Era::Legacy, tool_result: false };
+    let to = Addressee {
+        id: Some(&id),
+        decision_id: "d",
+        era: Era::Legacy,
+        tool_result: false,
+        told: None,
+    };
     let (body, _, status) = refusal.message(to);
     let body: Value = serde_json::from_str(std::str::from_utf8(&body).unwrap()).unwrap();
     let text = body["error"]["message"].as_str().unwrap();

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::wire::unseen::is_unseen;
+
 pub use super::redact::Redaction;
 pub use crate::question::hold::GrantScope;
 pub use crate::question::rate::Rate;
@@ -85,7 +87,50 @@ impl Origin {
     }
 }
 
-/// One reason of a decision. Goes into records and never to the client.
+/// Most bytes of what one rule tells the agent.
+const TELL_BYTES_MAX: usize = 512;
+
+/// Most bytes of what all rules together tell the agent about one message.
+const TOLD_BYTES_MAX: usize = 1024;
+
+/// What a rule tells the agent whose message it refuses or holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tell {
+    /// A sentence for the agent. Of a text of more than 512 bytes the agent gets the beginning.
+    pub text: Box<str>,
+    /// Whether the agent is told, too, if the policy hides the tool. It then learns that the tool
+    /// exists.
+    pub hidden: bool,
+}
+
+impl Tell {
+    /// What rules tell, together: each text once, in order, as long as there is room. Line breaks and
+    /// characters that are not shown become spaces. `None` if they tell nothing.
+    pub fn together<'a>(tells: impl Iterator<Item = &'a Self>) -> Option<String> {
+        let mut told: Vec<String> = Vec::new();
+        let mut bytes: usize = 0;
+        for tell in tells {
+            let shown = shown(&tell.text);
+            let with_it = bytes.saturating_add(shown.len()).saturating_add(1);
+            if !shown.is_empty() && with_it <= TOLD_BYTES_MAX && !told.contains(&shown) {
+                bytes = with_it;
+                told.push(shown);
+            }
+        }
+        (!told.is_empty()).then(|| told.join(" "))
+    }
+}
+
+/// `text` as an agent gets it.
+fn shown(text: &str) -> String {
+    let end = (0..=TELL_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    let kept = text.get(..end.unwrap_or_default()).unwrap_or_default();
+    let plain: String = kept.chars().map(|c| if is_unseen(c) { ' ' } else { c }).collect();
+    let words: Vec<&str> = plain.split_whitespace().collect();
+    words.join(" ")
+}
+
+/// One reason of a decision. Goes into records; only what it tells goes to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
     /// A short, stable identifier: a rule's own code, or one of the gate's refusal codes.
@@ -94,6 +139,8 @@ pub struct Reason {
     pub message: Box<str>,
     /// What gave the reason: a rule, the evaluation, or a check of the gate.
     pub origin: Origin,
+    /// What the agent is told, if the message is refused for this reason.
+    pub tell: Option<Tell>,
 }
 
 /// Period from which on what a limit has counted outlives the program.
@@ -160,6 +207,8 @@ pub struct HoldRule {
     pub code: Box<str>,
     /// The rule's message, for the record and for approvers.
     pub message: Box<str>,
+    /// What the agent is told whose call is held.
+    pub tell: Option<Tell>,
     /// The groups of which an approver must be a member of one; empty for any approver.
     pub approvers: Vec<Box<str>>,
     /// How long the call waits for an answer, and how long the grant may be used; absent for

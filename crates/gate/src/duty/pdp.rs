@@ -68,6 +68,7 @@ impl NoPolicy {
             code: "no_policy".into(),
             message: "no policy has been loaded yet".into(),
             origin: Origin::Indeterminate,
+            tell: None,
         }
     }
 }
@@ -100,6 +101,7 @@ impl ExpiredPolicy {
             code: "policy_expired".into(),
             message: "the policy is older than it may be, and no newer one has come".into(),
             origin: Origin::Indeterminate,
+            tell: None,
         }
     }
 }

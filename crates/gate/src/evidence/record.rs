@@ -20,7 +20,7 @@ pub use self::input::KeptInput;
 pub use super::finding::{Finding, Maestro, Mitre, Owasp, TAXONOMY, Tags};
 use super::text::{
     Code, Environment, IdText, Label, Listed, Message, Name, Note, Pointer, Text, TextKind as _,
-    UriText,
+    Told, UriText,
 };
 use crate::duty::decision::Reason;
 use crate::duty::pdp::RecordedInput;
@@ -66,6 +66,7 @@ pub const RECORD_BYTES_MAX: usize = SKELETON_BYTES_MAX
     + IdText::BYTES_MAX
     + UriText::BYTES_MAX
     + Note::BYTES_MAX
+    + Told::BYTES_MAX
     // Error type, definition, locked, drift, digest, both trace ids, both of the link, peer, scope,
     // session, configuration.
     + 13 * Code::BYTES_MAX
@@ -348,6 +349,9 @@ pub struct DecisionFacts {
     pub policy: Text<Name>,
     /// The engine that evaluated it: `strict`, `compiled` or `none`.
     pub engine: &'static str,
+    /// What the agent was told by rules that refuse or hold its message; absent if nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told: Option<Text<Told>>,
 }
 
 impl DecisionFacts {

@@ -235,6 +235,8 @@ pub struct Addressee<'a> {
     pub era: Era,
     /// Whether a refusal by policy is a tool result with `isError`, not a JSON-RPC error.
     pub tool_result: bool,
+    /// What rules tell the agent, where the policy denies or holds its message.
+    pub told: Option<&'a str>,
 }
 
 impl Refusal {
@@ -459,6 +461,9 @@ impl Refusal {
     /// JSON-RPC error and does not see a broken transport.
     pub fn message(&self, to: Addressee<'_>) -> (Bytes, Content, Status) {
         let (code, text, status) = self.presentation(to.era);
+        let told = to
+            .told
+            .filter(|_| matches!(self, Self::Denied | Self::ApprovalRequired | Self::Approval(_)));
         let failed = matches!(status, Status::BadGateway | Status::GatewayTimeout);
         let status = if failed && to.id.is_some() {
             Status::Ok
@@ -479,7 +484,7 @@ impl Refusal {
             // has asked its user to open the page, if there is one.
             body.extend_from_slice(b",\"result\":{\"resultType\":\"input_required\",");
             if let Some(page) = page {
-                write_elicitation(&mut body, page, &hold.0);
+                write_elicitation(&mut body, page, &hold.0, told);
             }
             body.extend_from_slice(b"\"requestState\":");
             write_string(&mut body, state);
@@ -492,14 +497,14 @@ impl Refusal {
                 Self::Denied | Self::Limited(_) | Self::ApprovalRequired | Self::Approval(_)
             )
         {
-            self.write_tool_result(&mut body, text, to);
+            self.write_tool_result(&mut body, &with_told(&self.readable_text(text), told), to);
             return (body.into(), Content::Result, status);
         }
         body.extend_from_slice(format!(",\"error\":{{\"code\":{code},\"message\":").as_bytes());
         if let Self::UnknownTool(name) = self {
             write_string(&mut body, &format!("{text}: {name}"));
         } else {
-            write_string(&mut body, text);
+            write_string(&mut body, &with_told(text, told));
         }
         body.extend_from_slice(b",\"data\":{\"decision_id\":");
         write_string(&mut body, to.decision_id);
@@ -524,7 +529,7 @@ impl Refusal {
     }
 
     /// Writes the refusal as the result of a tool, which the model reads, after the id.
-    fn write_tool_result(&self, body: &mut Vec<u8>, text: &'static str, to: Addressee<'_>) {
+    fn write_tool_result(&self, body: &mut Vec<u8>, text: &str, to: Addressee<'_>) {
         let result_type = if to.era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
         body.extend_from_slice(b",\"result\":{");
         body.extend_from_slice(result_type.as_bytes());
@@ -534,7 +539,7 @@ impl Refusal {
             body.extend_from_slice(meta.as_bytes());
         }
         body.extend_from_slice(b"\"content\":[{\"type\":\"text\",\"text\":");
-        let text = self.readable_text(text);
+        let text = text.strip_suffix('.').unwrap_or(text);
         let page = self.page().map(|page| format!(". Approvers answer at {page}"));
         let page = page.unwrap_or_default();
         write_string(body, &format!("{text}{page}. decision_id: {}", to.decision_id));
@@ -585,22 +590,34 @@ impl Refusal {
             id: to.id.cloned(),
             era: to.era,
             write: |id, decision_id, era| {
-                Self::Unrecorded.released(Addressee { id, decision_id, era, tool_result: false })
+                let tool_result = false;
+                Self::Unrecorded.released(Addressee {
+                    id,
+                    decision_id,
+                    era,
+                    tool_result,
+                    told: None,
+                })
             },
         }
     }
 }
 
+/// `text`, and what rules tell besides.
+fn with_told<'t>(text: &'t str, told: Option<&str>) -> Cow<'t, str> {
+    told.map_or(text.into(), |told| format!("{}. {told}", text.trim_end_matches('.')).into())
+}
+
 /// Writes the member `inputRequests` that asks a client to open `page` (MCP 2026-07-28,
 /// client/elicitation, mode `url`), and a comma. This revision has no `elicitationId`; rmcp 3.8 reads
 /// no such request without one.
-fn write_elicitation(body: &mut Vec<u8>, page: &str, hold: &str) {
+fn write_elicitation(body: &mut Vec<u8>, page: &str, hold: &str, told: Option<&str>) {
     body.extend_from_slice(b"\"inputRequests\":{");
     write_string(body, ELICITATION);
     body.extend_from_slice(
         b":{\"method\":\"elicitation/create\",\"params\":{\"mode\":\"url\",\"message\":",
     );
-    write_string(body, ASKING);
+    write_string(body, &with_told(ASKING, told));
     body.extend_from_slice(b",\"url\":");
     write_string(body, page);
     body.extend_from_slice(b",\"elicitationId\":");

@@ -74,6 +74,8 @@ kinds! {
     Message = 1024, mask::secrets;
     /// An RFC 6901 pointer.
     Pointer = 512, mask::secrets;
+    /// What rules tell an agent. Longer than any such text, so that none is cut.
+    Told = 4096, mask::secrets;
     /// Free text about an event.
     Note = 4096, mask::secrets;
 }

@@ -35,7 +35,7 @@ use crate::wire::name::bad_name;
 use crate::wire::protocol::{Direction, Era, Transport};
 
 use super::charges::CALL_BYTES;
-use super::discharge::{ReasonedRefusal, denied_facts, enforce, limits, reason};
+use super::discharge::{ReasonedRefusal, denied_facts, enforce, limits, reason, told};
 use super::expected::{Expected, reads_alike};
 use super::holds::{Asker, HeldCall};
 use super::ids::alike;
@@ -250,8 +250,11 @@ impl Session {
                     let tool = matches!(question.resource, Resource::Tool { .. });
                     return self.held(&message, &decision, (hold, &refused), (tool, leg, paid));
                 }
-                let verdict = denied_facts(&decision, &refused, true);
-                let refusal = self.hide_existence(gate, &question, refused.refusal, now);
+                let mut verdict = denied_facts(&decision, &refused, true);
+                let hidden = self.hide_existence(gate, &question, &refused.refusal, now);
+                verdict.told = told(&decision, &refused, hidden.is_some());
+                let hidden = hidden.filter(|_| verdict.told.is_none());
+                let refusal = hidden.unwrap_or(refused.refusal);
                 let finding =
                     refusal.finding().unwrap_or_else(|| pin_finding(&self.server.facts, &question));
                 return self.refuse(&message, &refusal, Some((verdict, Some(finding))));
@@ -374,23 +377,23 @@ impl Session {
         decision
     }
 
-    /// Replaces a denial so that a hidden tool answers like one that does not exist, and so does
-    /// a method that the negotiated revision does not define.
+    /// What replaces a denial so that a hidden tool answers like one that does not exist, and so does
+    /// a method that the negotiated revision does not define; `None` where nothing is hidden.
     fn hide_existence(
         &self,
         gate: &Gate,
         question: &Question<'_>,
-        refusal: Refusal,
+        refusal: &Refusal,
         now: Now,
-    ) -> Refusal {
-        if refusal != Refusal::Denied {
-            return refusal;
+    ) -> Option<Refusal> {
+        if *refusal != Refusal::Denied {
+            return None;
         }
         if question.action() == Action::Unknown {
-            return Refusal::UnknownMethod;
+            return Some(Refusal::UnknownMethod);
         }
         let Resource::Tool { name, definition, status, .. } = question.resource else {
-            return refusal;
+            return None;
         };
         let mut request = question.request(self, now);
         request.method = List::Tools.method().name;
@@ -410,9 +413,9 @@ impl Session {
         };
         match gate.policy().list(&request, &[entry]) {
             Listing::Hide { names, .. } if names.iter().any(|hidden| **hidden == *name) => {
-                Refusal::UnknownTool(name.into())
+                Some(Refusal::UnknownTool(name.into()))
             }
-            Listing::Hide { .. } | Listing::Withhold { .. } => refusal,
+            Listing::Hide { .. } | Listing::Withhold { .. } => None,
         }
     }
 
@@ -452,6 +455,7 @@ impl Session {
         };
         let mut verdict = denied_facts(decision, refused, true);
         verdict.effect = "permit";
+        verdict.told = told(decision, refused, false);
         for hold in hold.all() {
             verdict.obligations.push(format!("hold:{}", hold.code));
         }
@@ -618,6 +622,8 @@ impl Session {
         refusal: &Refusal,
         to: Addressee<'_>,
     ) -> Step {
+        let told = record.decision.as_ref().and_then(|decision| decision.told.clone());
+        let to = Addressee { told: told.as_deref(), ..to };
         let unrecorded = Refusal::unrecorded(to);
         // A cancellation may cross the answer on its way, which is no fault of the client.
         let late = *refusal == Refusal::NotInFlight;
@@ -723,6 +729,7 @@ impl ClientMessage<'_> {
             decision_id: &self.facts.call,
             era: self.facts.protocol.era,
             tool_result: false,
+            told: None,
         }
     }
 

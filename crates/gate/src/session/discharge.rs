@@ -7,13 +7,13 @@ use std::cell::LazyCell;
 use bytes::Bytes;
 
 use crate::duty::arguments;
-use crate::duty::decision::{Bound, Decision, Effect, Limit, Obligation, Origin, Reason};
+use crate::duty::decision::{Bound, Decision, Effect, Limit, Obligation, Origin, Reason, Tell};
 use crate::duty::limit::{NotCounted, Places, Wait};
 use crate::evidence::record::{
     AuditRecord, DecisionFacts, Finding, Now, OBLIGATIONS_MAX, ReasonFacts,
 };
 use crate::evidence::refusal::Refusal;
-use crate::evidence::text::{Label, Listed, Text};
+use crate::evidence::text::{Label, Listed, Text, Told};
 use crate::question::hold::{self, Hold, HoldEnd};
 use crate::wire::frame::{Frame, Sender};
 use crate::wire::protocol::Direction;
@@ -236,7 +236,8 @@ fn approved(
             obligations.push(format!("hold:{}", rule.code));
             continue;
         }
-        why.push(reason(&rule.code, &rule.message, Origin::Undischarged));
+        let why_held = reason(&rule.code, &rule.message, Origin::Undischarged);
+        why.push(Reason { tell: rule.tell.clone(), ..why_held });
         let Some((asker, hold)) = wanted else { continue };
         // One key is one hold: what asks other people under the same code is asked for later.
         if missing.iter().all(|other| other.key != hold.key) {
@@ -319,7 +320,7 @@ pub(super) fn finding_of(refusal: &Refusal) -> Finding {
 }
 
 pub(super) fn reason(code: &str, message: &str, origin: Origin) -> Reason {
-    Reason { code: code.into(), message: message.into(), origin }
+    Reason { code: code.into(), message: message.into(), origin, tell: None }
 }
 
 fn decision_facts(decision: &Decision, enforced: bool, obligations: Obligations) -> DecisionFacts {
@@ -333,6 +334,7 @@ fn decision_facts(decision: &Decision, enforced: bool, obligations: Obligations)
         obligations,
         policy: Text::shared(&decision.revision),
         engine: decision.engine.as_str(),
+        told: None,
     }
 }
 
@@ -344,4 +346,17 @@ pub(super) fn denied_facts(
     enforced: bool,
 ) -> DecisionFacts {
     decision_facts(decision, enforced, Obligations::default()).denied(&refused.reasons)
+}
+
+/// What the rules tell the agent whose message they refuse or hold. `hidden`: it calls a tool that
+/// the policy hides, so that only those rules tell it that say so.
+pub(super) fn told(
+    decision: &Decision,
+    refused: &ReasonedRefusal,
+    hidden: bool,
+) -> Option<Text<Told>> {
+    let denied = decision.effect == Effect::Deny && refused.refusal == Refusal::Denied;
+    let rules = if denied { &decision.reasons[..] } else { &[] };
+    let tells = refused.reasons.iter().chain(rules).filter_map(|reason| reason.tell.as_ref());
+    Tell::together(tells.filter(|tell| tell.hidden || !hidden)).as_deref().map(Into::into)
 }

@@ -256,7 +256,13 @@ impl Gate {
             Some(finding) => record.with_finding(finding),
             None => record,
         };
-        let to = Addressee { id: None, decision_id: &call, era: Era::Legacy, tool_result: false };
+        let to = Addressee {
+            id: None,
+            decision_id: &call,
+            era: Era::Legacy,
+            tool_result: false,
+            told: None,
+        };
         Step::new(record, Act::Deliver(refusal.released(to))).if_unrecorded(Refusal::unrecorded(to))
     }
 
@@ -281,6 +287,7 @@ impl Gate {
             obligations: Listed::default(),
             policy: Text::shared(&self.policy().revision()),
             engine: "none",
+            told: None,
         }
     }
 

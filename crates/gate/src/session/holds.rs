@@ -205,6 +205,7 @@ impl Session {
             decision_id: &held.facts.call,
             era: held.facts.protocol.era,
             tool_result: held.calls_tool && as_result,
+            told: None,
         };
         self.refusal_step(record, refusal, to)
     }
@@ -259,7 +260,7 @@ impl Session {
         record.duration_us = Some(micros(now.uptime.saturating_sub(held.started)));
         let why = "the approval that a rule demands was not given";
         let origin = Origin::Undischarged;
-        let why = Reason { code: code.into(), message: why.into(), origin };
+        let why = Reason { code: code.into(), message: why.into(), origin, tell: None };
         record.decision = Some(held.verdict.clone().denied(&[why]));
         record
     }

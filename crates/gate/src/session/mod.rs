@@ -652,7 +652,7 @@ impl Session {
     }
 
     fn addressee<'a>(&self, id: Option<&'a Id>, call: &'a CallId) -> Addressee<'a> {
-        Addressee { id, decision_id: call, era: self.protocol.era, tool_result: false }
+        Addressee { id, decision_id: call, era: self.protocol.era, tool_result: false, told: None }
     }
 
     fn reply_to(entry: &InFlightCall) -> OwnedAddressee {
@@ -735,6 +735,7 @@ impl OwnedAddressee {
             decision_id: &self.call,
             era: self.era,
             tool_result: false,
+            told: None,
         }
     }
 }

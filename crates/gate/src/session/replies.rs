@@ -70,7 +70,8 @@ impl Session {
                 record = record.with_finding(finding);
                 let era = self.protocol.era;
                 let decision_id = &asked.facts.call;
-                let to = Addressee { id: Some(id), decision_id, era, tool_result: false };
+                let to =
+                    Addressee { id: Some(id), decision_id, era, tool_result: false, told: None };
                 Payload::Refusal(refused.refusal.message(to).0)
             }
         };

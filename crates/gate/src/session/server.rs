@@ -515,6 +515,7 @@ impl Session {
             decision_id: call,
             era: self.protocol.era,
             tool_result: false,
+            told: None,
         };
         let (body, _, _) = refusal.message(to);
         let permitted = Permitted::issue_proof(
