@@ -6,7 +6,9 @@ finds the chain whole. The server is a process of its own and is never killed.
 """
 
 import http.client
+import itertools
 import json
+import multiprocessing
 import pathlib
 import random
 import sys
@@ -80,29 +82,72 @@ def check(state, upstream, answered):
     return len(received), len(intents)
 
 
-def main(cycles):
-    seed = random.randrange(1 << 32)
+def lane(first, cycles, seed, results, failed):
+    """Does `cycles` kills, the first of which has the number `first`, with a server and journals of its own.
+
+    Ends after a journal once another one has `failed`.
+    """
     random.seed(seed)
-    print(f"seed {seed}", flush=True)
-    totals, done = [0, 0, 0], 0
-    with server() as upstream:
-        while done < cycles:
-            with tempfile.TemporaryDirectory() as work:
-                state = pathlib.Path(work, "state")
-                get(upstream, "/take")
-                durability = random.choice(["durable", "written"])
-                kills = min(KILLS_A_JOURNAL, cycles - done)
-                for _ in range(kills):
-                    answered = cycle(work, state, upstream, done, durability)
-                    received, intents = check(state, upstream, answered)
-                    totals[2] += len(answered)
-                    done += 1
-                Firewall(work, state, upstream, durability).stop()
-                settled_once(state)
-                verify(state)
-                totals[0] += received
-                totals[1] += intents
-            print(f"{done} kills: {totals[1]} intents, {totals[0]} calls received, {totals[2]} answered", flush=True)
+    try:
+        with server() as upstream:
+            for start in range(first, first + cycles, KILLS_A_JOURNAL):
+                if failed.is_set():
+                    break
+                kills = min(KILLS_A_JOURNAL, first + cycles - start)
+                results.put(one_journal(upstream, start, kills))
+        results.put(None)
+    except BaseException as error:
+        failed.set()
+        results.put(f"{type(error).__name__}: {error}")
+        raise
 
 
-main(int(sys.argv[1]))
+def one_journal(upstream, start, kills):
+    """Kills a firewall `kills` times over one journal. Gives kills, intents, calls received and answered."""
+    total = 0
+    with tempfile.TemporaryDirectory() as work:
+        state = pathlib.Path(work, "state")
+        get(upstream, "/take")
+        durability = random.choice(["durable", "written"])
+        for number in range(start, start + kills):
+            answered = cycle(work, state, upstream, number, durability)
+            received, intents = check(state, upstream, answered)
+            total += len(answered)
+        Firewall(work, state, upstream, durability).stop()
+        settled_once(state)
+        verify(state)
+    return kills, intents, received, total
+
+
+def main(cycles, lanes):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}, {lanes} side by side", flush=True)
+    fork = multiprocessing.get_context("fork")
+    results, failed, begun = fork.Queue(), fork.Event(), time.monotonic()
+    bounds = [cycles * number // lanes for number in range(lanes + 1)]
+    running = [
+        fork.Process(target=lane, args=(first, last - first, seed + first, results, failed))
+        for first, last in itertools.pairwise(bounds)
+    ]
+    for process in running:
+        process.start()
+    totals, left = [0, 0, 0, 0], lanes
+    while left:
+        done = results.get()
+        if isinstance(done, str):
+            raise SystemExit(f"seed {seed}: {done}")
+        if done is None:
+            left -= 1
+            continue
+        totals = [total + more for total, more in zip(totals, done, strict=True)]
+        kills, intents, received, answered = totals
+        took = time.monotonic() - begun
+        print(
+            f"{kills} kills in {took:.0f} s: {intents} intents, {received} calls received, {answered} answered",
+            flush=True,
+        )
+    for process in running:
+        process.join()
+
+
+main(int(sys.argv[1]), int(sys.argv[2]))

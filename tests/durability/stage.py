@@ -7,8 +7,8 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -20,12 +20,6 @@ POLICY = """package mcp
 permit contains {"code": "open", "message": "all is open"} if true
 """
 REFUSED = -31003
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -65,21 +59,20 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 class Listener(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def handle_error(self, *_):
         """Connections end as they do when a firewall is killed."""
 
 
-def serve(port):
-    Listener(("127.0.0.1", port), Server).serve_forever()
-
-
 @contextlib.contextmanager
 def server():
     """A server in a process of its own; gives its port."""
-    port = free_port()
-    process = multiprocessing.get_context("fork").Process(target=serve, args=(port,), daemon=True)
+    listener = Listener(("127.0.0.1", 0), Server)
+    process = multiprocessing.get_context("fork").Process(target=listener.serve_forever, daemon=True)
     process.start()
+    port = listener.server_port
+    listener.socket.close()
     until("the server", lambda: get(port, "/received")[0] == 200)
     try:
         yield port
@@ -110,30 +103,40 @@ def until(what, holds, patience=PATIENCE):
 
 
 class Firewall:
-    """One run of the firewall."""
+    """One run of the firewall. `environment` is added to its own."""
 
-    def __init__(self, work, state, upstream, durability):
-        self.listen, self.admin = free_port(), free_port()
+    def __init__(self, work, state, upstream, durability, environment=None):
         work = pathlib.Path(work)
         (work / "policy").mkdir(exist_ok=True)
         (work / "policy/rules.rego").write_text(POLICY)
         config = work / "bartizan.yaml"
         config.write_text(
-            f"listen: 127.0.0.1:{self.listen}\nadmin: 127.0.0.1:{self.admin}\nstate: {state}\n"
+            f"listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {state}\n"
             f"policy: {{paths: [{work}/policy]}}\naudit: {{durability: {durability}, segment_bytes: 64KiB}}\n"
             f"servers:\n  flags: {{path: /mcp, url: 'http://127.0.0.1:{upstream}/mcp'}}\n"
         )
-        self.log = (work / "bartizan.log").open("ab")
+        self.log = (work / "bartizan.log").open("wb")
+        command = [BARTIZAN, "run", "--config", str(config)]
+        environment = {**os.environ, **(environment or {})}
         self.process = subprocess.Popen(
-            [BARTIZAN, "run", "--config", str(config)], stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL
+            command, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, env=environment
         )
-        until("the firewall", self.ready)
+        self.listen, self.admin = (int(port) for port in until("its listeners", self.ports))
+        until("the firewall", lambda: self.running() and get(self.admin, "/readyz")[0] == 200)
 
-    def ready(self):
+    def said(self):
+        """What it has logged."""
+        return pathlib.Path(self.log.name).read_text()
+
+    def running(self):
         if self.process.poll() is not None:
-            log = pathlib.Path(self.log.name).read_text()[-2000:]
-            raise SystemExit(f"the firewall ended with {self.process.returncode}: {log}")
-        return get(self.admin, "/readyz")[0] == 200
+            raise SystemExit(f"the firewall ended with {self.process.returncode}: {self.said()[-2000:]}")
+        return True
+
+    def ports(self):
+        """The ports that the system gave it, once it says them."""
+        found = self.running() and re.search(r"address=\S+?:(\d+) admin=\S+?:(\d+)", self.said())
+        return found and found.groups()
 
     def kill(self):
         self.process.kill()
