@@ -106,6 +106,6 @@ pub async fn start(setting: Setting, options: RunOptions) -> Result<Firewall, St
         approver: token_file.map(|token_file| Approver { program, admin, token_file }),
         url: format!("http://{address}/{NAME}"),
         journal: running.journal().directory().to_owned(),
-        stop: Box::pin(running.stop()),
+        stop: Box::pin(running.end()),
     })
 }

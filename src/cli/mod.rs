@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -15,6 +16,7 @@ use crate::confine::protect_self;
 use crate::policy::prove::child_main;
 use crate::run::diagnostics as run_diagnostics;
 use bartizan_edge::http::{TASKS_BETWEEN_EVENTS, TASKS_BETWEEN_QUEUES};
+use bartizan_edge::processors;
 
 mod failure;
 mod run;
@@ -130,15 +132,22 @@ pub fn accepts(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     Cli::try_parse_from(args).map(drop).map_err(|error| error.to_string())
 }
 
+/// How long the program waits at its end for threads that wait for the disk.
+const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
+
 /// Runs `work` on a new tokio runtime.
 fn asynchronous<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        // One may hang in a system call that waits for the disk.
+        .worker_threads(processors().max(2))
         .event_interval(TASKS_BETWEEN_EVENTS)
         .global_queue_interval(TASKS_BETWEEN_QUEUES)
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Failure::failed("runtime", error.to_string()))?;
-    Ok(runtime.block_on(work))
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(RUNTIME_END_MAX);
+    Ok(done)
 }
 
 /// Prints a result. A closed pipe (`| head`) is not a failure.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Failure;
 use crate::config::Config;
@@ -13,7 +15,9 @@ use bartizan_edge::client::ExitReason;
 /// Guard the servers of a configuration file, over HTTP
 ///
 /// Opens no port until the whole configuration has been checked. Stops on SIGTERM or SIGINT, after
-/// the calls in progress have ended or `limits.drain` has passed; reads policies again on SIGHUP.
+/// the calls in progress have ended or `limits.drain` has passed, and the journal is closed; a further
+/// signal waits no longer. Exit code 1 if the journal could not be closed. Reads policies again on
+/// SIGHUP.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  bartizan run -c /etc/bartizan/bartizan.yaml")]
 pub(super) struct RunArgs {
@@ -42,15 +46,27 @@ pub(super) async fn serve(config: Config) -> Result<Option<ExitReason>, Failure>
     let mut interrupt = signal(SignalKind::interrupt(), "SIGINT")?;
     let mut hangup = signal(SignalKind::hangup(), "SIGHUP")?;
     let running = run::start(config, options).await?;
-    let reload = running.reload_trigger();
-    let stop = async move {
+    let (reload, hurry) = (running.reload_trigger(), running.hurry_trigger());
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    // Shutdown does not wait for it: it ends shutdown early.
+    let signals = TaskTracker::new().spawn(async move {
         loop {
             tokio::select! {
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
-                _ = hangup.recv() => reload.notify_one(),
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    reload.notify_one();
+                    continue;
+                }
             }
+            if stopping.is_cancelled() {
+                hurry.notify_one();
+            }
+            stopping.cancel();
         }
-    };
-    Ok(running.serve_until(stop).await)
+    });
+    let served = running.serve_until(stop.cancelled()).await;
+    signals.abort();
+    served.map_err(|error| Failure::failed("journal", error.to_string()))
 }

@@ -143,7 +143,7 @@ impl Observing {
 pub async fn ask(config: &Config, options: RunOptions) -> Result<LockFile, AskError> {
     let observing = Observing::start(config, options).await?;
     let asked = ask_all(&observing, &config.servers).await;
-    observing.running.stop().await;
+    observing.running.end().await;
     asked
 }
 
@@ -175,7 +175,7 @@ pub(crate) async fn survey(
         Err(what) => Err(what),
     };
     let tools = observing.running.protected().first().map(|it| it.tools()).unwrap_or_default();
-    observing.running.stop().await;
+    observing.running.end().await;
     let name = config.servers.first().map(|server| server.name.clone()).unwrap_or_default();
     let surveyed = surveyed.map_err(|what| AskError::Server { name, what })?;
     let tools = tools.into_iter().map(|(name, definition)| {

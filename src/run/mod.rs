@@ -8,6 +8,7 @@
 mod state;
 mod background;
 mod checkpoints;
+mod closing;
 mod keeping;
 mod limit_log;
 pub mod diagnostics;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::checkpoints::Checkpoints;
+use self::closing::Closing;
 use self::keeping::Keeper;
 use self::limit_log::LimitLog;
 use self::metering::Metering;
@@ -64,8 +66,14 @@ use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_gate::session::{Gate, Protected};
 use bartizan_rego::RegoPdp;
 
+pub use self::closing::{CLOSE_MAX, NotClosed};
+
 /// How long decisions are collected before they are sent in one request.
 const LOGS_LINGER: Duration = Duration::from_secs(1);
+
+/// How long a client of pipes takes at most to end after the drain time: its server is stopped, and
+/// the rest of its output is read.
+const STDIO_END_MAX: Duration = Duration::from_secs(10);
 
 /// Settings of a run that are not part of the configuration.
 #[derive(Debug, Clone)]
@@ -144,6 +152,7 @@ pub struct Running {
     protected: Vec<Arc<Protected>>,
     serving: Serving,
     reload: Arc<Notify>,
+    hurry: Arc<Notify>,
     export: Export,
     drain: Duration,
 }
@@ -216,7 +225,7 @@ impl Export {
         Ok(())
     }
 
-    async fn finish(self) {
+    async fn finish(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -351,6 +360,7 @@ async fn build(
         protected,
         serving,
         reload,
+        hurry: Arc::default(),
         export,
         drain: config.limits.drain,
     })
@@ -435,35 +445,82 @@ impl Running {
         &self.journal
     }
 
+    /// Notify it, once the stop has begun, to end what the stop waits for: first the calls in
+    /// progress, then the disk.
+    pub fn hurry_trigger(&self) -> Arc<Notify> {
+        Arc::clone(&self.hurry)
+    }
+
     /// On stdio: serves the client until it closes its input or `stop` resolves, then stops;
-    /// returns why the client ended. On HTTP: waits for `stop`, then stops; returns `None`.
-    pub async fn serve_until(mut self, stop: impl Future<Output = ()>) -> Option<ExitReason> {
-        let closing = self.shared.closing.clone();
-        let reason = match &mut self.serving {
-            Serving::Http { .. } => {
-                stop.await;
-                None
-            }
-            Serving::Stdio(serving) => {
-                let mut stop = std::pin::pin!(stop);
-                tokio::select! {
-                    reason = &mut *serving => Some(reason),
-                    () = &mut stop => {
-                        closing.cancel();
-                        Some(serving.await)
+    /// returns why the client ended, unless that is not known because the disk hangs. On HTTP: waits
+    /// for `stop`, then stops; returns `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Running::stop`].
+    pub async fn serve_until(
+        mut self,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Option<ExitReason>, NotClosed> {
+        let mut reason = None;
+        if let Serving::Stdio(serving) = &mut self.serving {
+            // In a task of its own: it may hang in a write, and the stop must not.
+            let serving = std::mem::replace(serving, Box::pin(std::future::pending()));
+            let mut serving = self.shared.tasks.spawn(serving);
+            let mut stop = std::pin::pin!(stop);
+            tokio::select! {
+                ended = &mut serving => reason = Some(ended),
+                () = &mut stop => {
+                    self.shared.closing.cancel();
+                    let ended_by = self.drain.saturating_add(STDIO_END_MAX);
+                    tokio::select! {
+                        ended = tokio::time::timeout(ended_by, &mut serving) => reason = ended.ok(),
+                        () = self.hurry.notified() => {}
+                    }
+                    if reason.is_none() {
+                        self.drain = Duration::ZERO;
                     }
                 }
             }
-        };
-        self.stop().await;
-        reason
+        } else {
+            stop.await;
+        }
+        let reason = reason.map(|ended| match ended {
+            Ok(reason) => reason,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => ExitReason::Closing,
+            },
+        });
+        self.stop().await?;
+        Ok(reason)
+    }
+
+    /// Stops a firewall whose journal is thrown away: that it was not closed is only logged.
+    pub(crate) async fn end(self) {
+        if let Err(error) = self.stop().await {
+            tracing::error!(%error, "the journal was not closed");
+        }
     }
 
     /// Stops: accepts no new calls, lets calls in progress end within the drain time, then closes
-    /// the journal.
-    pub async fn stop(self) {
+    /// the journal within [`CLOSE_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// The journal could not be closed in order, or not in time.
+    pub async fn stop(self) -> Result<(), NotClosed> {
         let Self {
-            shared, keeper, limit_log, checkpoints, journal, serving, export, drain, ..
+            shared,
+            keeper,
+            limit_log,
+            checkpoints,
+            journal,
+            serving,
+            export,
+            hurry,
+            drain,
+            ..
         } = self;
         shared.closing.cancel();
         shared.tasks.close();
@@ -473,16 +530,15 @@ impl Running {
             }
             shared.tasks.wait().await;
         };
-        if tokio::time::timeout(drain, drained).await.is_err() {
-            tracing::warn!(drain_ms = %drain.as_millis(), "the drain time passed; calls in progress were ended");
+        tokio::select! {
+            drained = tokio::time::timeout(drain, drained) => if drained.is_err() {
+                tracing::warn!(drain_ms = %drain.as_millis(), "the drain time passed; calls in progress were ended");
+            },
+            () = hurry.notified() => {
+                tracing::warn!("a further signal came; calls in progress were ended");
+            }
         }
-        limit_log.flush(&shared.gate, shared.clock.uptime());
-        keeper.record_counts(shared.now(), true);
-        checkpoints.close(shared.now()).await;
-        if let Err(unkept) = journal.close(shared.now()) {
-            tracing::error!(cause = %unkept.cause, "the journal was not closed in order");
-        }
-        checkpoints.seal().await;
-        export.finish().await;
+        let closing = Closing { shared, keeper, limit_log, checkpoints, journal, export, hurry };
+        closing.run().await
     }
 }

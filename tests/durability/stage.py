@@ -105,7 +105,7 @@ def until(what, holds, patience=PATIENCE):
 class Firewall:
     """One run of the firewall. `environment` is added to its own."""
 
-    def __init__(self, work, state, upstream, durability, environment=None):
+    def __init__(self, work, state, upstream, durability, environment=None, drain=25):
         work = pathlib.Path(work)
         (work / "policy").mkdir(exist_ok=True)
         (work / "policy/rules.rego").write_text(POLICY)
@@ -113,6 +113,7 @@ class Firewall:
         config.write_text(
             f"listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nstate: {state}\n"
             f"policy: {{paths: [{work}/policy]}}\naudit: {{durability: {durability}, segment_bytes: 64KiB}}\n"
+            f"limits: {{drain: {drain}s}}\n"
             f"servers:\n  flags: {{path: /mcp, url: 'http://127.0.0.1:{upstream}/mcp'}}\n"
         )
         self.log = (work / "bartizan.log").open("wb")

@@ -296,7 +296,7 @@ impl Firewall {
     /// Stops the firewall in order.
     pub(crate) fn stop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.runtime.block_on(running.stop());
+            drop(self.runtime.block_on(running.stop()));
         }
     }
 }

@@ -11,11 +11,17 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use bartizan_sync::lock;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::segment::{Flush, caught};
+
+/// How long an act waits at most until its records are on the disk, and how long a flush may take.
+/// Its caller is refused within a second.
+pub const FLUSH_WAIT_MAX: Duration = Duration::from_millis(900);
 
 /// So many attempts to recover are left out at most between two while the disk fails.
 const SKIPPED_MAX: u32 = 64;
@@ -37,9 +43,9 @@ pub(super) struct Committer {
 enum Disk {
     #[default]
     Idle,
-    /// A flush is going on.
-    Flushing,
-    /// It takes longer than anybody waits.
+    /// A flush is going on since then.
+    Flushing(Instant),
+    /// It takes longer than anybody waits: nobody waits for it any more.
     Late,
 }
 
@@ -107,9 +113,10 @@ impl Committer {
         state.broken.clone().or_else(|| (state.disk == Disk::Late).then(|| LATE.to_owned()))
     }
 
-    /// Waits until the record `position`, which is written, is on the disk.
-    pub(super) fn wait(&self, position: u64) -> Wait {
+    /// Waits until the record `position`, which is written, is on the disk; and since when.
+    pub(super) fn wait(&self, position: u64) -> (Wait, Instant) {
         let (done, wait) = oneshot::channel();
+        let joined = Instant::now();
         let mut state = lock(&self.state);
         let known = if position <= state.failed {
             Some(Err(state.broken.clone().unwrap_or_else(|| NOT_FLUSHED.to_owned())))
@@ -117,6 +124,8 @@ impl Committer {
             Some(Err(state.broken.clone().unwrap_or_else(|| "the journal is closed".to_owned())))
         } else if position <= state.flushed {
             Some(Ok(()))
+        } else if self.is_late(&mut state, joined) {
+            Some(Err(LATE.to_owned()))
         } else {
             None
         };
@@ -127,17 +136,52 @@ impl Committer {
             state.waiting.push((position, done));
             self.wake.notify_one();
         }
-        wait
+        (wait, joined)
     }
 
-    /// Notes that somebody waited as long as anybody waits, and says why.
-    pub(super) fn waited_in_vain(&self) -> String {
-        let mut state = lock(&self.state);
-        if state.disk == Disk::Flushing {
-            state.disk = Disk::Late;
+    /// Until when somebody who has waited since `joined` goes on waiting, if all stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// The time is over, or the flush that goes on has taken as long as one may. Then nobody waits
+    /// any more until it has ended.
+    pub(super) fn patience(&self, joined: Instant) -> Result<Instant, String> {
+        let (mut state, now) = (lock(&self.state), Instant::now());
+        let ends = joined.checked_add(FLUSH_WAIT_MAX).filter(|ends| *ends > now);
+        let Some(ends) = ends else {
+            self.give_up(&mut state);
+            return Err(LATE.to_owned());
+        };
+        if self.is_late(&mut state, now) {
+            return Err(LATE.to_owned());
         }
-        self.look(&state);
-        LATE.to_owned()
+        Ok(match state.disk {
+            Disk::Flushing(since) => since.checked_add(FLUSH_WAIT_MAX).unwrap_or(ends).min(ends),
+            Disk::Idle | Disk::Late => ends,
+        })
+    }
+
+    /// Whether the flush that goes on takes too long.
+    fn is_late(&self, state: &mut State, now: Instant) -> bool {
+        if let Disk::Flushing(since) = state.disk
+            && now.saturating_duration_since(since) >= FLUSH_WAIT_MAX
+        {
+            self.give_up(state);
+        }
+        state.disk == Disk::Late
+    }
+
+    /// Notes that the flush that goes on, if one does, takes too long, and refuses all who wait for
+    /// the next one.
+    fn give_up(&self, state: &mut State) {
+        if state.disk == Disk::Idle {
+            return;
+        }
+        state.disk = Disk::Late;
+        for (_, done) in std::mem::take(&mut state.waiting) {
+            drop(done.send(Err(LATE.to_owned())));
+        }
+        self.look(state);
     }
 
     /// Tries to flush again after a flush that failed, with the last record at `position`. Fails
@@ -176,7 +220,7 @@ impl Committer {
             if state.waiting.is_empty() {
                 return false;
             }
-            state.disk = Disk::Flushing;
+            state.disk = Disk::Flushing(Instant::now());
             (std::mem::take(&mut state.waiting), state.segments.clone())
         };
         let flush = |segment: &Arc<dyn Flush>| segment.flush().map_err(|error| error.to_string());

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bartizan_sync::{Bounded, lock};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
 use bartizan_gate::evidence::step::{AuditSink, Flushed, Position, Unkept};
@@ -33,11 +33,8 @@ use super::segment::{self, SegmentDirectory, Store, caught};
 use super::tail::Follower;
 use super::writer::{Missed, Said, Writer};
 
+pub use super::commit::FLUSH_WAIT_MAX;
 pub use super::writer::{JournalConfig, OPEN_CALLS_MAX, OPEN_LISTED_MAX};
-
-/// How long an act waits at most until its records are on the disk. Its caller is refused within a
-/// second.
-pub const FLUSH_WAIT_MAX: Duration = Duration::from_millis(900);
 
 /// How long a record waits at most for its turn to be written, so that its caller is refused within a
 /// second while a write hangs.
@@ -281,6 +278,10 @@ impl Journal {
     }
 }
 
+fn closed() -> Unkept {
+    Unkept { cause: "the journal is closed".to_owned() }
+}
+
 fn hangs() -> Unkept {
     Unkept { cause: HANGS.to_owned() }
 }
@@ -306,14 +307,19 @@ impl AuditSink for Journal {
 
     fn durable(&self, Position(position): Position) -> Flushed<'_> {
         // Before the future is polled: the flush may begin.
-        let wait = self.committer.wait(position);
+        let (mut wait, joined) = self.committer.wait(position);
         Box::pin(async move {
-            let flushed = match timeout(FLUSH_WAIT_MAX, wait).await {
-                Ok(Ok(flushed)) => flushed,
-                Ok(Err(_stopped)) => Err("the journal is closed".to_owned()),
-                Err(_elapsed) => Err(self.committer.waited_in_vain()),
-            };
-            flushed.map_err(|cause| Unkept { cause })
+            let mut until = self.committer.patience(joined);
+            loop {
+                // What has been flushed meanwhile is, however late it is noticed.
+                let ends = until.as_ref().copied().unwrap_or(joined);
+                match (timeout_at(ends, &mut wait).await, until) {
+                    (Ok(Ok(flushed)), _) => return flushed.map_err(|cause| Unkept { cause }),
+                    (Ok(Err(_stopped)), _) => return Err(closed()),
+                    (Err(_elapsed), Err(cause)) => return Err(Unkept { cause }),
+                    (Err(_elapsed), Ok(_)) => until = self.committer.patience(joined),
+                }
+            }
         })
     }
 }

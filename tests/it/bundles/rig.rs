@@ -260,7 +260,7 @@ impl Sidecar {
     fn end(&mut self) {
         if let Some(running) = self.running.take() {
             self.runtime.block_on(async {
-                tokio::time::timeout(PATIENCE, running.stop()).await.unwrap();
+                tokio::time::timeout(PATIENCE, running.stop()).await.unwrap().unwrap();
             });
         }
     }

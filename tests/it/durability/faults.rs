@@ -1,6 +1,8 @@
 //! A disk that hangs or fails: what waits for it is refused, the rest goes on, and so does all once
 //! it works again.
 
+use std::task::{Context, Poll, Waker};
+
 use bartizan_audit::durability::{Durabilities, Durability};
 use bartizan_audit::segment;
 use bartizan_audit::verify::{Extent, verify};
@@ -67,6 +69,33 @@ async fn a_flush_that_hangs_refuses_within_bounds_and_then_at_once() {
     assert_eq!(behind.received().len(), 1);
     assert!(settled_once(&kept.records()));
     verify(&kept.path(), Extent::Whole).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_a_flush_has_taken_too_long_all_who_wait_are_refused_at_once() {
+    let kept = Kept::durable();
+    let position = |call: &str| kept.keep_before_act(&intent(call)).unwrap().unwrap();
+    let _released = kept.disk.released();
+    kept.disk.flush(Does::Hangs);
+    let (early, ended) = (position("early"), position("ended"));
+    let first = kept.durable(early);
+    kept.disk.until_hanging();
+    let ended = kept.keep_before_act(&outcome("ended")).unwrap().unwrap().max(ended);
+    // Its time begins when it joins, and it joins a moment later.
+    let second = kept.durable(position("late"));
+    let why = first.await.unwrap_err().cause;
+    assert!(why.contains("takes too long"), "{why}");
+    assert!(at_once(second).unwrap().is_err(), "it waited for the flush after that one");
+    assert!(at_once(kept.durable(ended)).unwrap().is_err(), "an answer, too");
+}
+
+/// What `future` gives when it is asked once.
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
