@@ -7,7 +7,7 @@ use bartizan_audit::verify::{Extent, verify};
 use bartizan_edge::Shared;
 use bartizan_edge::child::{ChildLimits, ChildSpec};
 use bartizan_edge::client::{Serving, StdioLimits, StdioUpstream, serve_pipes};
-use bartizan_edge::http::HttpConfig;
+use bartizan_edge::http::{HttpConfig, Route};
 use bartizan_edge::upstream::HttpUpstream;
 use bartizan_gate::evidence::record::{AuditRecord, Event, OperationFacts, Outcome};
 use bartizan_gate::evidence::step::AuditSink as _;
@@ -20,7 +20,7 @@ use crate::http_edge::legacy_sse::Agent;
 use crate::http_edge::rig::{
     Behind, Play, Rig, answer, call, json, modern_call, post, result, shared, soon, upstream_config,
 };
-use crate::http_edge::streams::{begun, in_session};
+use crate::http_edge::streams::{INITIALIZE, INITIALIZED, begun, in_session};
 use crate::journal;
 
 /// A firewall over HTTP that records in `kept`.
@@ -283,6 +283,63 @@ async fn a_call_that_is_cancelled_while_it_waits_is_not_made_and_ends_once() {
         let received = behind.received();
         assert!(received.iter().all(|it| !String::from_utf8_lossy(&it.body).contains("change")));
     }
+}
+
+/// Of a batch, what its client cancels while it waits for the disk is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_batch_that_waits_what_is_cancelled_is_left_out() {
+    const CANCEL: &str =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    let kept = Kept::durable();
+    let behind = Behind::start(|_, request| {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        if body.contains("initialize") {
+            let begun = INITIALIZED.replace("2025-11-25", "2025-03-26");
+            let headers = "Content-Type: application/json\r\nMcp-Session-Id: s-1\r\n";
+            answer("200 OK", headers, &begun)
+        } else if body.contains("cancelled") {
+            answer("202 Accepted", "", "")
+        } else {
+            json(&format!("[{}]", result(2)))
+        }
+    })
+    .await;
+    let (shared, sink) = shared();
+    let shared = Shared { sink: Arc::<Kept>::clone(&kept), ..shared };
+    let upstream = HttpUpstream::new(upstream_config(behind.address)).unwrap();
+    let rig = Rig::sharing(
+        (shared, sink),
+        HttpConfig::default(),
+        |_| upstream.into(),
+        |route| {
+            let facts = Server { name: "flags".into(), ..Server::default() };
+            let mut server = Protected::new(facts, RefusalForm::Error);
+            server.batches = true;
+            vec![Route { server: Arc::new(server), ..route }]
+        },
+    );
+    let mut client = rig.client().await;
+    client.send(&post("", &INITIALIZE.replace("2025-11-25", "2025-03-26"))).await;
+    let reply = client.reply().await;
+    let [id] = &*reply.header("mcp-session-id") else { panic!("{}", reply.head) };
+    let session = format!("Mcp-Session-Id: {id}\r\n");
+    let before = kept.seen.events().iter().filter(|it| **it == Event::Intent).count();
+    kept.disk.flush(Does::Hangs);
+    let both = format!("[{},{}]", call(1, "change"), call(2, "change"));
+    client.send(&post(&session, &both)).await;
+    kept.seen.intents(before + 2).await;
+    let mut other = rig.client().await;
+    other.send(&post(&session, CANCEL)).await;
+    kept.outcome(Outcome::Cancelled).await;
+    kept.disk.flush(Does::Works);
+    assert_eq!(client.reply().await.text(), format!("[{}]", result(2)));
+    rig.drained().await;
+    let received = behind.received();
+    let batch = received.iter().find(|it| it.body.starts_with(b"[")).unwrap();
+    let sent = format!("[{}]", call(2, "change"));
+    assert_eq!(String::from_utf8_lossy(&batch.body), sent, "not the one that was cancelled");
+    assert!(settled_once(&kept.records()));
+    verify(&kept.path(), Extent::Whole).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

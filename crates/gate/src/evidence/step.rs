@@ -53,10 +53,40 @@ pub(crate) enum Payload {
     EndSession,
     /// One message of the client, as it is forwarded.
     Message(Arc<Frame>),
-    /// A batch of the client, as it is forwarded, and the id of its first request.
-    Batch(Bytes, Option<Id>),
+    /// A batch of the client, as it is forwarded.
+    Batch(ClientBatch),
     /// The gate's own refusal of a request of the server, or an array of several.
     Refusal(Bytes),
+}
+
+/// A batch of the client, each message of which may pass.
+#[derive(Debug)]
+pub(crate) struct ClientBatch {
+    /// All of it, as it is forwarded.
+    pub(crate) body: Bytes,
+    /// Its messages, in order.
+    pub(crate) messages: Vec<BatchedMessage>,
+}
+
+/// One message of a [`ClientBatch`].
+#[derive(Debug)]
+pub(crate) struct BatchedMessage {
+    pub(crate) call: CallId,
+    /// The id, if it is a request.
+    pub(crate) id: Option<Id>,
+    /// The message, as it is forwarded.
+    pub(crate) body: Bytes,
+}
+
+impl ClientBatch {
+    /// Leaves out the messages whose calls have ended. Bytes change only if there are any.
+    fn without_ended(&mut self, is_open: &IsOpen<'_>) {
+        let before = self.messages.len();
+        self.messages.retain(|message| is_open(&message.call));
+        if self.messages.len() < before {
+            self.body = write_batch(self.messages.iter().map(|message| &message.body));
+        }
+    }
 }
 
 /// Proof that a message may go to the protected server. Only the gate creates one.
@@ -101,6 +131,13 @@ impl Permitted {
         Self { payload, method, protocol, call, routing, duties: Duties::default() }
     }
 
+    /// Leaves out the messages of a batch whose calls have ended meanwhile.
+    fn without_ended(&mut self, is_open: &IsOpen<'_>) {
+        if let Payload::Batch(batch) = &mut self.payload {
+            batch.without_ended(is_open);
+        }
+    }
+
     /// Notes what its call demands of messages that name no call.
     pub(crate) fn under(self, duties: Duties) -> Self {
         Self { duties, ..self }
@@ -121,7 +158,7 @@ impl Permitted {
         match &self.payload {
             Payload::OpenStream | Payload::EndSession => &EMPTY,
             Payload::Message(frame) => frame.document().raw(),
-            Payload::Batch(body, _) | Payload::Refusal(body) => body,
+            Payload::Batch(ClientBatch { body, .. }) | Payload::Refusal(body) => body,
         }
     }
 
@@ -148,7 +185,7 @@ impl Permitted {
                     None
                 }
             },
-            Payload::Batch(_, asks) => asks.as_ref(),
+            Payload::Batch(batch) => batch.messages.iter().find_map(|it| it.id.as_ref()),
             Payload::OpenStream | Payload::EndSession | Payload::Refusal(_) => None,
         }
     }

@@ -15,7 +15,9 @@ use crate::duty::duties::Duties;
 use crate::duty::limit::Places;
 use crate::evidence::record::{AuditRecord, CallId, Event, Finding, Now, Outcome};
 use crate::evidence::refusal::{Refusal, malformed_position};
-use crate::evidence::step::{Act, Content, Payload, Permitted, Released, Routing, Status, Step};
+use crate::evidence::step::{
+    Act, BatchedMessage, ClientBatch, Content, Payload, Permitted, Released, Routing, Status, Step,
+};
 use crate::question::readers::FactReader;
 use crate::wire::frame::{Batch, Frame, Id, Malformed, Message, Sender, write_batch};
 use crate::wire::headers::RoutingHeaders;
@@ -347,8 +349,7 @@ fn forward_batch(
     protocol: Protocol,
 ) -> Option<Step> {
     let mut records = Vec::new();
-    let mut bodies = Vec::new();
-    let mut asks = None;
+    let mut messages = Vec::new();
     let mut duties = Duties::default();
     let mut marks = Vec::new();
     for DecidedMessage { reply_to, mut step } in decided {
@@ -356,11 +357,15 @@ fn forward_batch(
         let (kept, act) = step.into_parts();
         let Act::Forward(permitted) = act else { return None };
         records.extend(kept);
-        bodies.push(permitted.body().clone());
         duties.merge(permitted.duties());
-        asks = asks.or_else(|| reply_to.id().cloned());
+        messages.push(BatchedMessage {
+            call: Arc::clone(permitted.call()),
+            id: reply_to.id().cloned(),
+            body: permitted.body().clone(),
+        });
     }
-    let payload = Payload::Batch(batch.with(&bodies), asks);
+    let bodies: Vec<_> = messages.iter().map(|message| message.body.clone()).collect();
+    let payload = Payload::Batch(ClientBatch { body: batch.with(&bodies), messages });
     let call = Arc::clone(exchange);
     let permitted = Permitted::issue_proof(payload, protocol, call, Routing::default());
     Some(Step::of_all(records, Act::Forward(permitted.under(duties)))?.marking(marks))

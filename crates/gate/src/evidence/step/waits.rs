@@ -33,7 +33,8 @@ impl Waits {
     }
 
     /// Waits until the records are on the disk, and returns the act: [`Act::Drop`] if each call that it
-    /// would begin has ended meanwhile, because its client has cancelled it; `is_open` says of a call
+    /// would begin has ended meanwhile, because its client has cancelled it, and a batch without those
+    /// of its messages whose calls have; `is_open` says of a call
     /// whether it has not. Dropping the future leaves `waits` as it was; it must then be
     /// [refused](Waits::refused).
     ///
@@ -105,6 +106,9 @@ impl Future for UntilDurable<'_> {
         let Some(mut waits) = self.waits.take() else { return Poll::Ready(Ok(Act::Drop)) };
         if waits.is_over(self.is_open) {
             return Poll::Ready(Ok(Act::Drop));
+        }
+        if let Act::Forward(permitted) = &mut waits.act {
+            permitted.without_ended(self.is_open);
         }
         forwards_now(&waits.forwarded, self.sink);
         Poll::Ready(Ok(waits.act))
