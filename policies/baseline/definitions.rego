@@ -1,15 +1,14 @@
-# METADATA
-# title: "Baseline: definitions"
-# description: |
-#   Hides and denies tools whose definition differs from the reviewed one, contains hidden text, or
-#   has a schema that makes its readers fetch something or write a header that is none.
+# Baseline: definitions
 #
-#   If the configuration names a lock file, a tool whose definition is not locked, or differs from
-#   the locked one, is neither listed nor called. A tool that has not been listed yet, or not since
-#   the server changed its tools, is not called either. Without a lock file there is no such check.
-#   A definition with invisible characters, changes of the writing direction or control characters,
-#   or with a name that looks like another one, is neither listed nor called. The same is true of a
-#   definition whose schemas refer to other documents, or name an invalid x-mcp-header.
+# Hides and denies tools whose definition differs from the reviewed one, contains hidden text, or
+# has a schema that makes its readers fetch something or write a header that is none.
+#
+# If the configuration names a lock file, a tool whose definition is not locked, or differs from
+# the locked one, is neither listed nor called. A tool that has not been listed yet, or not since
+# the server changed its tools, is not called either. Without a lock file there is no such check.
+# A definition with invisible characters, changes of the writing direction or control characters,
+# or with a name that looks like another one, is neither listed nor called. The same is true of a
+# definition whose schemas refer to other documents, or name an invalid x-mcp-header.
 package mcp
 
 # The values of `drift` for a tool whose present definition is not the locked one.

@@ -1,11 +1,10 @@
-# METADATA
-# title: "Baseline: limits"
-# description: |
-#   Rate limits for each principal: far above what one agent needs, and far below what an agent in
-#   an endless loop sends. `burst` is the number of calls that may come at once. Refused tool calls
-#   count as calls, too. The other requests of MCP count together, because each is recorded twice
-#   and some begin a session; methods in `allow_methods` do not count. If the server's pack knows
-#   the vendor's own limits, they apply as well.
+# Baseline: limits
+#
+# Rate limits for each principal: far above what one agent needs, and far below what an agent in
+# an endless loop sends. `burst` is the number of calls that may come at once. Refused tool calls
+# count as calls, too. The other requests of MCP count together, because each is recorded twice
+# and some begin a session; methods in `allow_methods` do not count. If the server's pack knows
+# the vendor's own limits, they apply as well.
 package mcp
 
 limit contains {"code": "calls", "key": input.principal.id, "rate": "600/m", "burst": 100, "counts": "all"} if {

@@ -1,21 +1,20 @@
-# METADATA
-# title: "Baseline: the protocol"
-# description: |
-#   Permits what MCP itself needs: the handshake, lists, notifications, resources, prompts, and the
-#   server's requests to the client. The rules for tools are in tools.rego.
+# Baseline: the protocol
 #
-#   A data.json in the same directory changes this without a new rule:
+# Permits what MCP itself needs: the handshake, lists, notifications, resources, prompts, and the
+# server's requests to the client. The rules for tools are in tools.rego.
 #
-#     {"baseline": {
-#       "allow_methods": ["vendor/reindex"],
-#       "closed_methods": ["sampling/createMessage", "elicitation/create", "roots/list"]
-#     }}
+# A data.json in the same directory changes this without a new rule:
 #
-#   allow_methods permits methods that MCP does not define. closed_methods denies any method, in
-#   both directions. By the three methods above a server uses the client's model, asks its user
-#   questions, or learns which folders are open. The baseline permits them because a client declares
-#   which of them it supports and asks its user, and because a firewall should not break what
-#   worked without it. Close those that your agents do not use.
+#   {"baseline": {
+#     "allow_methods": ["vendor/reindex"],
+#     "closed_methods": ["sampling/createMessage", "elicitation/create", "roots/list"]
+#   }}
+#
+# allow_methods permits methods that MCP does not define. closed_methods denies any method, in
+# both directions. By the three methods above a server uses the client's model, asks its user
+# questions, or learns which folders are open. The baseline permits them because a client declares
+# which of them it supports and asks its user, and because a firewall should not break what
+# worked without it. Close those that your agents do not use.
 package mcp
 
 # Tells other policies that the baseline is loaded. The open example then permits nothing.

@@ -1,18 +1,17 @@
-# METADATA
-# title: "Baseline: tools"
-# description: |
-#   Reading is permitted. Writing is permitted in the environment that the server is pinned to, if
-#   the call itself names that environment and no other. Everything else is refused until a rule
-#   permits it: tools that destroy, tools that run code, and tools that no pack describes.
+# Baseline: tools
 #
-#   A change outside the pin is denied even if another rule permits it, and so is a tool that selects
-#   the environment of later calls. A write that names no environment is held for approval. A permit
-#   overrides the other refusals: a rule of your own, or an entry in a data.json in this directory,
+# Reading is permitted. Writing is permitted in the environment that the server is pinned to, if
+# the call itself names that environment and no other. Everything else is refused until a rule
+# permits it: tools that destroy, tools that run code, and tools that no pack describes.
 #
-#     {"baseline": {"allow_tools": {"flags": ["delete_flag", "run_script"]}}}
+# A change outside the pin is denied even if another rule permits it, and so is a tool that selects
+# the environment of later calls. A write that names no environment is held for approval. A permit
+# overrides the other refusals: a rule of your own, or an entry in a data.json in this directory,
 #
-#   by the server's name in the configuration and the tool's exact name. Secrets are removed from
-#   the answer of a tool that reads credentials, unless reveal_credentials names it in the same way.
+#   {"baseline": {"allow_tools": {"flags": ["delete_flag", "run_script"]}}}
+#
+# by the server's name in the configuration and the tool's exact name. Secrets are removed from
+# the answer of a tool that reads credentials, unless reveal_credentials names it in the same way.
 package mcp
 
 permit contains {"code": "reads", "message": "reading tools are open"} if {

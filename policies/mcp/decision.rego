@@ -1,28 +1,27 @@
-# METADATA
-# title: The decision
-# description: |
-#   Combines the partial rules of package mcp into the two documents that Bartizan evaluates:
-#   data.mcp.decision for one message, data.mcp.listing for one page of a list. This file is
-#   compiled into the program and added to every policy that has no copy of its own.
+# The decision
 #
-#   Rules are in any number of files; each adds elements to one of these sets:
+# Combines the partial rules of package mcp into the two documents that Bartizan evaluates:
+# data.mcp.decision for one message, data.mcp.listing for one page of a list. This file is
+# compiled into the program and added to every policy that has no copy of its own.
 #
-#     permit  {code, message}                         permits the message
-#     deny    {code, message, tell?}                  refuses it, even if another rule permits it
-#     refuse  {code, message, tell?}                  the reason where no rule permits it
-#     hold    {code, message, tell?, approvers?, ttl?}  a person must approve first
-#     limit   {code, key, rate, burst?, window?, cost?, counts?} or {code, key, concurrent}
-#                                                     bounds calls in time, or calls in flight
-#     set     {pointer, value}                        sets an argument before the call is forwarded
-#     redact  {code, pointer} or {code, what}         removes a part of the answer
-#     hide    name                                    removes a definition from a list
+# Rules are in any number of files; each adds elements to one of these sets:
 #
-#   `tell` is a sentence for the agent, who sees nothing else of a rule.
+#   permit  {code, message}                         permits the message
+#   deny    {code, message, tell?}                  refuses it, even if another rule permits it
+#   refuse  {code, message, tell?}                  the reason where no rule permits it
+#   hold    {code, message, tell?, approvers?, ttl?}  a person must approve first
+#   limit   {code, key, rate, burst?, window?, cost?, counts?} or {code, key, concurrent}
+#                                                   bounds calls in time, or calls in flight
+#   set     {pointer, value}                        sets an argument before the call is forwarded
+#   redact  {code, pointer} or {code, what}         removes a part of the answer
+#   hide    name                                    removes a definition from a list
 #
-#   If there is a deny, the message is refused. Otherwise it needs a permit. Without one it is
-#   refused for the reasons in refuse, or as not applicable if there are none. Duties (hold, limit,
-#   set, redact) count only with a permit; a limit with `"counts": "all"` counts refused messages,
-#   too.
+# `tell` is a sentence for the agent, who sees nothing else of a rule.
+#
+# If there is a deny, the message is refused. Otherwise it needs a permit. Without one it is
+# refused for the reasons in refuse, or as not applicable if there are none. Duties (hold, limit,
+# set, redact) count only with a permit; a limit with `"counts": "all"` counts refused messages,
+# too.
 package mcp
 
 # The client's answer to a request of the server passes unless a rule denies it: the request had its

@@ -1,9 +1,8 @@
-# METADATA
-# title: "Packs: the baseline's decisions on calls of their tools"
-# description: |
-#   Each pack has a pack_test.rego in its directory with calls of its tools: the arguments, the
-#   operation of the call, and the rule of the baseline (loaded too) that decides it under a pin to
-#   `staging`. The program's own tests compare the operations with the packs.
+# Packs: the baseline's decisions on calls of their tools
+#
+# Each pack has a pack_test.rego in its directory with calls of its tools: the arguments, the
+# operation of the call, and the rule of the baseline (loaded too) that decides it under a pin to
+# `staging`. The program's own tests compare the operations with the packs.
 package packs_test
 
 codes(rules) := {rule.code | some rule in rules}

@@ -25,7 +25,7 @@ mod test;
 const INPUT_BYTES_MAX: u64 = 8 << 20;
 
 /// The JSON Schema of packs.
-const PACK_SCHEMA: &str = include_str!("../../policies/schema/pack.schema.json");
+const PACK_SCHEMA: &str = include_str!("../../policies/packs/pack.schema.json");
 
 /// Try, explain, test and prove policies.
 #[derive(Debug, clap::Subcommand)]

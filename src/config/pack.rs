@@ -61,7 +61,7 @@ impl PackRef {
 fn file(path: &Path) -> Result<Vec<u8>, PackError> {
     let failed = |what: String| PackError {
         whats: vec![what],
-        hint: "name a readable JSON file of the form in policies/schema/pack.schema.json".into(),
+        hint: "name a readable JSON file of the form in policies/packs/pack.schema.json".into(),
     };
     let bytes = read_file(path, FILE_BYTES_MAX.saturating_add(1));
     let bytes = bytes.map_err(|error| failed(format!("cannot be read: {error}")))?;
@@ -74,6 +74,6 @@ fn file(path: &Path) -> Result<Vec<u8>, PackError> {
 fn parse(text: &[u8]) -> Result<Arc<Pack>, PackError> {
     Pack::read(text).map(Arc::new).map_err(|problems| PackError {
         whats: problems.iter().map(|p| format!("{}: {}", p.path, p.message)).collect(),
-        hint: "policies/schema/pack.schema.json has the form of a pack".into(),
+        hint: "policies/packs/pack.schema.json has the form of a pack".into(),
     })
 }

@@ -96,7 +96,7 @@ fn verify(members: &Members, signing: Option<&Signing>) -> Result<(), PolicyProb
         )),
         (Some(signing), Some(signatures)) => signing
             .verify(members, signatures)
-            .map_err(|what| problem(shown(SIGNATURES), what, "sign the bundle anew")),
+            .map_err(|refused| problem(shown(SIGNATURES), refused.what, refused.hint)),
     }
 }
 

@@ -240,12 +240,11 @@ impl Seen {
     }
 }
 
-const HEAD: &str = "# METADATA
-# title: Learned from a journal
-# description: |
-#   Permits what was seen and nothing else. A draft: look at every line, above all at those that
-#   say REVIEW, and take out what an agent has no business doing. Arguments are not in a journal,
-#   so each call is open with any argument; add rules for those that matter.
+const HEAD: &str = "# Learned from a journal
+#
+# Permits what was seen and nothing else. A draft: look at every line, above all at those that
+# say REVIEW, and take out what an agent has no business doing. Arguments are not in a journal,
+# so each call is open with any argument; add rules for those that matter.
 ";
 
 const CALLS_HEAD: &str =

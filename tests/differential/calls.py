@@ -177,7 +177,7 @@ class Values:
         if name == "format_int":
             return [self.number(), self.pick(["2", "8", "10", "16", "3"])]
         if name in ("+", "-", "*", "%"):
-            # Beyond 53 bits and with fractions, arithmetic differs: docs/policy.md, "Differences from OPA".
+            # Beyond 53 bits and with fractions, arithmetic differs: docs/opa-differences.md.
             return [f"({self.random.randrange(-(10**7), 10**7)})" for _ in types]
         if name == "/":
             divisor = self.random.randrange(-999, 999)

@@ -543,6 +543,51 @@ def shipped(root):
         yield example.name, read("policies/mcp/*.rego", f"policies/examples/{example.name}/*.rego")
 
 
+def tests_of_shipped(opa, root):
+    """How many tests of our own policies do not pass in OPA, all loaded together as `opa test` does."""
+    modules = {str(path.relative_to(root)): path.read_text() for path in sorted(root.glob("policies/**/*.rego"))}
+    names = []
+    for text in modules.values():
+        package = re.search(r"^package (\S+)$", text, re.MULTILINE)[1]
+        found = dict.fromkeys(re.findall(r"^(test_\w+)", text, re.MULTILINE))
+        names += [f"data.{package}.{name}" for name in found]
+    answer = opa.judged({"modules": modules, "data": {}, "inputs": [{}], "entry": names})
+    if "refused" in answer:
+        print(f"OPA refuses our policies: {answer['refused']}")
+        return 1
+    failed = [it for it in zip(names, answer["answers"], strict=True) if it[1] != {"value": True}]
+    for name, value in failed:
+        print(f"a test of our policies does not pass in OPA: {name}: {value}")
+    print(f"{len(names):8} tests of our policies in OPA")
+    return len(failed) + (len(names) < 50)
+
+
+def differences_page(opa, root):
+    """How many examples of docs/opa-differences.md do not have the value in OPA that the page says."""
+    wrong = run = 0
+    for line in (root / "docs/opa-differences.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 4 or not cells[1].startswith("`"):
+            continue
+        rules = "\n".join(cells[1].split("`")[1::2])
+        case = {"modules": {"p.rego": f"package p\n\n{rules}\n"}, "data": {}, "inputs": [{"n": 1, "s": "a"}]}
+        answer = opa.judged({**case, "entry": "data.p.x"})
+        given = answer.get("answers", [{"refused": True}])[0]
+        if cells[2].startswith("`"):
+            right = given == {"value": json.loads(cells[2].split("`")[1])}
+        elif cells[2].startswith("undefined"):
+            # The library turns strict errors on.
+            right = given == {} or ("strict errors" in cells[2] and "error" in given)
+        else:
+            right = "refused" not in given
+        run += 1
+        if not right:
+            wrong += 1
+            print(f"OPA does not say what the page says: {cells}: {answer}")
+    print(f"{run:8} examples of the page of differences in OPA")
+    return wrong + (run < 15)
+
+
 def fixture(opa, root):
     """How many expectations of tests/it/opa_meaning.rs are not OPA's."""
     wrong = 0
@@ -574,7 +619,7 @@ def main():
         if "refused" in answer:
             failures += 1
             print(f"OPA refuses our policy {name}: {answer['refused']}")
-    failures += fixture(opa, root)
+    failures += fixture(opa, root) + tests_of_shipped(opa, root) + differences_page(opa, root)
     tally = collections.Counter()
     for number in range(count):
         source = random.Random(f"{seed}.{number}")

@@ -45,6 +45,7 @@ mod metrics;
 mod oauth;
 mod opa_builtins;
 mod opa_meaning;
+mod opa_tools;
 mod otlp;
 mod overview;
 mod packs;

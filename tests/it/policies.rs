@@ -30,7 +30,7 @@ pub(crate) fn policies() -> PathBuf {
 }
 
 /// Every file below `directory` whose name ends in `ending`.
-fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut directories = vec![directory.to_path_buf()];
     while let Some(directory) = directories.pop() {

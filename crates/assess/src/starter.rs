@@ -239,11 +239,10 @@ const CONFIGURATION: &str = "\
 ";
 
 const HEAD: &str = "\
-# METADATA
-# title: Assessed tools
-# description: |
-#   For use with the baseline. Denies tools that the server did not list when it was assessed, and
-#   tools with a finding. It permits nothing: what is open is in tools.rego and in the pack.
+# Assessed tools
+#
+# For use with the baseline. Denies tools that the server did not list when it was assessed, and
+# tools with a finding. It permits nothing: what is open is in tools.rego and in the pack.
 ";
 
 const RULES: &str = r#"deny contains {"code": "not-assessed", "message": "the server did not list this tool when it was assessed"} if {

@@ -1,9 +1,8 @@
-# METADATA
-# title: "Example: read only"
-# description: |
-#   For use with the baseline: permits every tool that a pack describes as reading, and denies all
-#   others, even if another rule permits them. Tools that read credentials stay closed, unless they
-#   are allowed by name.
+# Example: read only
+#
+# For use with the baseline: permits every tool that a pack describes as reading, and denies all
+# others, even if another rule permits them. Tools that read credentials stay closed, unless they
+# are allowed by name.
 package mcp
 
 permit contains {"code": "read-only", "message": "reading tools are open"} if {

@@ -1,9 +1,8 @@
-# METADATA
-# title: "Example: review rollouts"
-# description: |
-#   For use with the baseline: a rollout that goes live for more than half of the users waits until
-#   a second person has approved exactly that call. The rule only holds what other rules permit. An
-#   argument that is absent, or is no number, counts as more than half.
+# Example: review rollouts
+#
+# For use with the baseline: a rollout that goes live for more than half of the users waits until
+# a second person has approved exactly that call. The rule only holds what other rules permit. An
+# argument that is absent, or is no number, counts as more than half.
 package mcp
 
 hold contains {

@@ -87,68 +87,90 @@ struct Signed {
     algorithm: String,
 }
 
+/// Why a bundle is refused for its signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What is wrong with the signature or with a file.
+    pub what: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
+impl From<String> for Refused {
+    fn from(what: String) -> Self {
+        Self { what, hint: HINT_SIGN }
+    }
+}
+
+const HINT_SIGN: &str = "sign the bundle anew";
+
+/// Signing anew with the same command would name no other key.
+const HINT_KEY: &str = "set `policy.bundle.signing.keyid` to the one of `keys` that must have signed \
+    it: what `opa sign` and `opa build` write names none, or `default`";
+
 impl Signing {
     /// Verifies `members` with `signatures`, the content of `.signatures.json`.
     ///
     /// # Errors
     ///
     /// What is wrong with the signature or with a file.
-    pub fn verify(&self, members: &Members, signatures: &[u8]) -> Result<(), String> {
+    pub fn verify(&self, members: &Members, signatures: &[u8]) -> Result<(), Refused> {
         let signed = self.signed(&read::<Signatures>(signatures)?)?;
         if signed.len() > FILES_MAX {
-            return Err(format!("more than {FILES_MAX} files are signed"));
+            return Err(format!("more than {FILES_MAX} files are signed").into());
         }
         let mut left: BTreeMap<&str, &Signed> = BTreeMap::new();
         for file in &signed {
             let name = file.name.strip_prefix('/').unwrap_or(&file.name);
             if left.insert(name, file).is_some() {
-                return Err(format!("`{}` is signed twice", name.escape_debug()));
+                return Err(format!("`{}` is signed twice", name.escape_debug()).into());
             }
         }
         for (name, bytes) in members.iter().filter(|(name, _)| *name != SIGNATURES) {
             let signed = left.remove(name.as_str());
             let signed = signed.ok_or_else(|| format!("`{name}` is not signed"))?;
             if hash(name, bytes, &signed.algorithm)? != signed.hash.to_ascii_lowercase() {
-                return Err(format!("`{name}` differs from the signed file"));
+                return Err(format!("`{name}` differs from the signed file").into());
             }
         }
         match left.keys().next() {
             None => Ok(()),
-            Some(name) => Err(format!("`{}` is signed, but missing", name.escape_debug())),
+            Some(name) => Err(format!("`{}` is signed, but missing", name.escape_debug()).into()),
         }
     }
 
     /// The files that the token lists, after its signature was verified.
-    fn signed(&self, written: &Signatures) -> Result<Vec<Signed>, String> {
+    fn signed(&self, written: &Signatures) -> Result<Vec<Signed>, Refused> {
         if !matches!(written.plugin.as_str(), "" | "_default") {
-            return Err("the signature uses a plugin, which is not supported".to_owned());
+            return Err("the signature uses a plugin, which is not supported".to_owned().into());
         }
         let [token] = written.signatures.as_slice() else {
             return Err(format!(
                 "{} signatures, but exactly one is allowed",
                 written.signatures.len()
-            ));
+            )
+            .into());
         };
         let jws =
             Jws::read(token, TOKEN_BYTES_MAX).map_err(|why| format!("the signature {why}"))?;
         let claimed: Payload = read(jws.unverified_payload())?;
         let id = self.key_id.as_deref().or(jws.key_id()).unwrap_or(&claimed.keyid);
-        let key = match self.keys.get(id) {
-            Some(key) => key,
-            None if id.is_empty() => return Err("the signature does not name a key".to_owned()),
-            None => {
-                return Err(format!("no key with the id `{}` is configured", id.escape_debug()));
-            }
-        };
+        let key = self.keys.get(id).ok_or_else(|| Refused {
+            what: match id {
+                "" => "the signature does not name a key".to_owned(),
+                _ => format!("no key with the id `{}` is configured", id.escape_debug()),
+            },
+            hint: if self.key_id.is_none() { HINT_KEY } else { HINT_SIGN },
+        })?;
         // Compare the exact name: OPA accepts no other name for an algorithm.
         if jws.algorithm() != key.algorithm.as_str() {
-            return Err(format!("the signature is not {}", key.algorithm.as_str()));
+            return Err(format!("the signature is not {}", key.algorithm.as_str()).into());
         }
         jws.verify(&key.material, &[key.algorithm])
             .map_err(|why| format!("the signature {why}"))?;
         let scope = self.scope.as_deref().or(key.scope.as_deref()).unwrap_or_default();
         if claimed.scope != scope {
-            return Err("the signature has another scope".to_owned());
+            return Err("the signature has another scope".to_owned().into());
         }
         Ok(claimed.files)
     }

@@ -175,6 +175,9 @@ async fn keys_and_scopes_are_chosen_as_opa_chooses() {
         (bundle(None, Some("release"), None), keys()),
         (bundle(Some("release"), Some("gone"), None), keys()),
         (bundle(Some("gone"), None, None), chosen("release")),
+        // As the commands of OPA write them.
+        (bundle(None, None, None), chosen("release")),
+        (bundle(None, Some("default"), None), chosen("release")),
         (bundle(Some("scoped"), None, Some("read")), keys()),
         (bundle(Some("scoped"), None, Some("write")), scoped("write")),
     ] {
@@ -188,6 +191,12 @@ async fn keys_and_scopes_are_chosen_as_opa_chooses() {
         (bundle(Some("scoped"), None, Some("read")), scoped("write"), "another scope"),
     ] {
         refused(prove_bytes(&packed, Some(signing)).await, expected);
+    }
+    // Signing anew would not help, so the hint names the configuration.
+    for packed in [bundle(None, None, None), bundle(None, Some("default"), None)] {
+        let problems = prove_bytes(&packed, Some(keys())).await.map(|_| ()).unwrap_err();
+        let hint = problems[0].hint.as_deref().unwrap();
+        assert!(hint.starts_with("set `policy.bundle.signing.keyid`"), "{hint}");
     }
 }
 

@@ -81,6 +81,7 @@ fn what_needs_a_second_look_says_so() {
     bench.record("state", &[], &observed(), &conversation());
     assert_eq!(bench.run(&["policy", "learn", "--state", "state", "--out", "learned"]).0, 0);
     let rules = fs::read_to_string(bench.path("learned/learned.rego")).unwrap();
+    assert!(!rules.contains("METADATA"), "it would be a second annotation of the package");
     let before = |row: &str| {
         let at = rules.lines().position(|line| line.contains(row));
         rules.lines().nth(at.unwrap_or_else(|| panic!("{row}: {rules}")) - 1).unwrap().to_owned()

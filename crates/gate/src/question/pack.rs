@@ -1,7 +1,7 @@
 //! Packs: data that classifies a vendor's tools.
 //!
 //! A pack states for each tool its effect and which arguments name an environment. It holds no
-//! rules: the policy decides. The format is `policies/schema/pack.schema.json`, version 1. Reading
+//! rules: the policy decides. The format is `policies/packs/pack.schema.json`, version 1. Reading
 //! a pack is strict and reports all problems at once, each with a pointer, because a misspelt
 //! member that is ignored would leave a tool less restricted than its author believes. The program
 //! reads packs at its start; [`operation`](super::operation) uses them.

@@ -1,9 +1,8 @@
-# METADATA
-# title: The example agent
-# description: |
-#   The whole policy for this agent; it replaces the built-in baseline. Reading is permitted.
-#   Writing is permitted only if the call names the environment that the server is pinned to.
-#   Everything else is refused. Start from policies/baseline for a larger policy.
+# The example agent
+#
+# The whole policy for this agent; it replaces the built-in baseline. Reading is permitted.
+# Writing is permitted only if the call names the environment that the server is pinned to.
+# Everything else is refused. Start from policies/baseline for a larger policy.
 package mcp
 
 permit contains {"code": "protocol", "message": "the handshake, lists and notices"} if {
