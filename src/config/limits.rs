@@ -125,7 +125,12 @@ impl Limits {
                 )
                 .or(65_536),
             drain: s
-                .key("drain", time(STEP_TIMES), "Time for calls in flight to end at a stop.")
+                .key(
+                    "drain",
+                    time(STEP_TIMES),
+                    "Time for calls in flight to end at a stop. The journal then has 4 s more to be \
+                     closed.",
+                )
                 .or(secs(25)),
         }
     }
