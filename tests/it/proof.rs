@@ -348,6 +348,20 @@ fn a_remainder_is_compared_from_its_first_checkpoint_on() {
     let summary = kept.verify(&options).unwrap();
     assert_eq!(summary.proven, u64::try_from(kept.records.len()).ok());
 
+    // What was saved of records that were removed says nothing of the rest, and nothing is missing.
+    let (_, line) = kept.records.first().unwrap();
+    let hash = Sha256::digest(line.as_bytes()).into();
+    let old = SavedHead { seq: Some(1), hash, from: "the old head".to_owned() };
+    let mut checkpoint = kept.with_checkpoint().checkpoints;
+    checkpoint[0].checkpoint.size = 1;
+    for (heads, checkpoints) in [(vec![old], Vec::new()), (Vec::new(), checkpoint)] {
+        let options =
+            VerifyOptions { extent: Extent::Remainder, heads, checkpoints, ..kept.with_key() };
+        let damage = kept.damage("only what was removed", &options);
+        assert!(matches!(damage.fault, ChainFault::NotComparable { .. }), "{damage}");
+        assert!(damage.to_string().contains("use one that was saved later"), "{damage}");
+    }
+
     let sizes = kept.sizes();
     let mut records = kept.records.clone();
     flip(&mut records, kept.records.len() - 4);

@@ -121,9 +121,10 @@ pub enum ChainFault {
         /// What covers it, and what that is.
         by: String,
     },
-    /// A checkpoint covers records that are not here, so it cannot be compared.
+    /// All that a checkpoint or a saved hash covers was removed, so nothing here can be compared with
+    /// it.
     NotComparable {
-        /// Which checkpoint.
+        /// Which checkpoint, or where the hash was saved.
         by: String,
     },
     /// A key was given, and nothing is signed with it.
@@ -166,7 +167,11 @@ impl fmt::Display for ChainFault {
             }
             Self::CutOff { by } => write!(f, "the journal ends before it, but {by}"),
             Self::NotComparable { by } => {
-                write!(f, "cannot be compared with {by}, which covers records that are not here")
+                write!(
+                    f,
+                    "cannot be compared with {by}, which covers only records before this one: it \
+                     proves nothing about what is here; use one that was saved later"
+                )
             }
             Self::Unsigned => f.write_str("no checkpoint covers it or any other record"),
             Self::Unsettled { call } => {

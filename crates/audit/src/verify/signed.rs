@@ -227,6 +227,10 @@ impl<'o> Signed<'o> {
         }
         for (SavedHead { seq, from, .. }, found) in self.options.heads.iter().zip(&self.heads_found)
         {
+            if seq.is_some_and(|seq| seq < self.first_seq) {
+                let by = from.clone();
+                return Err((self.first_seq, ChainFault::NotComparable { by }));
+            }
             if !found {
                 let which = seq.map_or("a record".to_owned(), |seq| format!("record {seq}"));
                 let by = format!("{from} has the hash of {which} that is not here");
