@@ -106,6 +106,20 @@ impl ApprovalsConfig {
         let has_approvers = !approvers.is_empty() || oidc.is_some();
         let webhooks = webhook::read(s, public_url.is_some(), has_approvers);
         check_ids(s, oidc.as_ref(), &approvers, &webhooks);
+        let callback_key = webhook::key(s);
+        if s.has("callback_key") && webhooks.iter().all(|webhook| webhook.callback.is_none()) {
+            let what = "does nothing: no webhook has `callback`, so no link is made";
+            s.idle("callback_key", what, "remove it, or write `callback` at a webhook");
+        }
+        if s.is_written() && !has_approvers {
+            let what = "nobody may answer, so every `hold` rule refuses";
+            s.idle_at(s.location(), what, "write `approvers` or `oidc`");
+        }
+        if s.has("progress") && progress.is_some_and(|progress| progress >= wait) {
+            let what = "is never reached: `wait` ends before a second notification";
+            s.idle("progress", what, "shorten it, or write `off`");
+        }
+        s.idle_above(&[("holds_principal", holds_principal, "holds", holds)]);
         Self {
             wait,
             progress,
@@ -118,7 +132,7 @@ impl ApprovalsConfig {
             approvers,
             oidc,
             webhooks,
-            callback_key: webhook::key(s),
+            callback_key,
         }
     }
 
@@ -314,7 +328,7 @@ mod tests {
             let cx = Context::new(Path::new("/"), &surroundings);
             let tree = yaml::read(&text, &mut Vec::new()).unwrap();
             let config = Config::meant(tree, Agents::OverStdio, &cx).unwrap();
-            assert_eq!(cx.into_problems().to_string(), "");
+            assert_eq!(cx.into_findings().0.to_string(), "");
             let admin = expected.map(|admin| admin.parse().unwrap());
             assert_eq!(config.front, Front::Stdio { admin }, "{text}");
         }

@@ -12,6 +12,7 @@ use super::form::{
 use super::problem::{Wrong, wrong};
 use super::remote::{RemoteConfig, RemoteKeys};
 use super::section::{Section, defaulted, section};
+use super::table::show_bytes;
 use bartizan_audit::durability::{Durabilities, Durability};
 use bartizan_audit::note::{KEY_NAME_BYTES_MAX, PublicKey};
 use bartizan_gate::duty::pdp::Inputs;
@@ -78,6 +79,53 @@ pub struct DecisionLogsConfig {
 
 impl AuditConfig {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
+        let audit = Self::keys(s);
+        audit.compare(s);
+        audit
+    }
+
+    /// Compares keys with each other.
+    fn compare(&self, s: &Section<'_>) {
+        let retention = &self.retention;
+        let at = |key| s.at("retention").absent_member(key);
+        if let Some(bytes) = retention.bytes.filter(|bytes| *bytes >= self.bytes) {
+            let what = format!(
+                "{} is not below `audit.bytes`, {}: calls are refused before a file is removed",
+                show_bytes(bytes),
+                show_bytes(self.bytes)
+            );
+            s.problem_at(&at("bytes"), what, "lower it, or raise `audit.bytes`");
+        }
+        let two = self.segment_bytes.saturating_mul(2);
+        if retention.bytes.is_some_and(|bytes| bytes < two) {
+            let what = format!("is not kept: the two newest files stay, up to {}", show_bytes(two));
+            s.idle_at(&at("bytes"), &what, "lower `audit.segment_bytes`, or raise it");
+        }
+        if s.has("retention") && retention.bytes.is_none() && retention.age.is_none() {
+            let what = "removes nothing: neither `bytes` nor `age` is written";
+            s.idle("retention", what, "write one of them, like `age: 90d`, or remove the key");
+        }
+        if s.has("segment_bytes") && self.segment_bytes >= self.bytes {
+            let what = "is never reached: `audit.bytes` is not larger, so the first file fills it";
+            s.idle("segment_bytes", what, "lower it, or raise `audit.bytes`");
+        }
+        if s.has("repeat_interval") && self.repeat_interval.is_none() {
+            s.idle(
+                "repeat_interval",
+                "does nothing beside `each_refusal: true`",
+                "keep one of them",
+            );
+        }
+        if s.has("compress_after")
+            && let (Some(after), Some(age)) = (self.compress_after, retention.age)
+            && after >= age
+        {
+            let what = "does nothing: `retention.age` is not longer, so files are removed before";
+            s.idle("compress_after", what, "shorten it, or write `off`");
+        }
+    }
+
+    fn keys(s: &mut Section<'_>) -> Self {
         let inputs = [("none", Inputs::None), ("facts", Inputs::Facts), ("values", Inputs::Values)];
         Self {
             segment_bytes: s
@@ -209,7 +257,7 @@ impl RetentionConfig {
                     "bytes",
                     bytes(128 << 10..=1 << 50),
                     "Size of all files together beyond which the oldest are removed; the two newest \
-                     stay. Choose it smaller than `audit.bytes`.",
+                     stay. Must be smaller than `audit.bytes`.",
                 )
                 .optional("none"),
             age: s

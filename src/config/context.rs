@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use super::problem::{Location, Problems};
+use super::problem::{Location, Problems, Warning};
 use super::surroundings::Surroundings;
 
 /// One reading of a configuration: what it starts from, and the problems that it found so far.
@@ -14,11 +14,18 @@ pub(super) struct Context<'a> {
     /// Whether nothing is read, and the keys are asked for to learn which there are.
     pub(super) describing: bool,
     problems: RefCell<Problems>,
+    warnings: RefCell<Vec<Warning>>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(base: &'a Path, surroundings: &'a Surroundings<'a>) -> Self {
-        Self { base, surroundings, describing: false, problems: RefCell::default() }
+        Self {
+            base,
+            surroundings,
+            describing: false,
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+        }
     }
 
     /// Reports that `what` is wrong at `location`; `hint` says what to do.
@@ -31,9 +38,15 @@ impl<'a> Context<'a> {
         self.problems.borrow_mut().push(location, what, hint);
     }
 
-    /// All problems.
-    pub(super) fn into_problems(self) -> Problems {
-        self.problems.into_inner()
+    /// Tells of a setting at `location` that does nothing; `hint` says what to do.
+    pub(super) fn warning(&self, location: &Location, what: &str, hint: &str) {
+        let warning = Warning { at: location.to_string(), what: format!("{what}; {hint}") };
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    /// All problems, and all settings that do nothing.
+    pub(super) fn into_findings(self) -> (Problems, Vec<Warning>) {
+        (self.problems.into_inner(), self.warnings.into_inner())
     }
 }
 

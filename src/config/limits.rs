@@ -72,7 +72,7 @@ impl Limits {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
         let (secs, mins) = (Duration::from_secs, Duration::from_mins);
         let frame = frame(s);
-        Self {
+        let limits = Self {
             frame,
             header_bytes: s
                 .key("header_bytes", bytes(8 * KIB..=MIB), "Size of the head of one request.")
@@ -132,8 +132,22 @@ impl Limits {
                      closed.",
                 )
                 .or(secs(25)),
-        }
+        };
+        compare(s, &limits);
+        limits
     }
+}
+
+/// Tells of bounds that another one always comes before.
+fn compare(s: &Section<'_>, limits: &Limits) {
+    let FrameLimits { document, id_bytes_max, .. } = limits.frame;
+    let message = document.bytes_max;
+    s.idle_above(&[
+        ("json_values", document.values_max, "frame_bytes", message),
+        ("number_chars", document.number_chars_max, "frame_bytes", message),
+        ("id_bytes", id_bytes_max, "frame_bytes", message),
+        ("streams", limits.streams, "requests", limits.requests),
+    ]);
 }
 
 /// Bounds on one message.

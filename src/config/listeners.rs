@@ -76,6 +76,15 @@ impl Front {
                 s.problem(key, what, format!("use 127.0.0.1, or add `{key}_anywhere: true`"));
             }
         }
+        for (key, address, anywhere) in [
+            ("listen_anywhere", listen, listen_anywhere),
+            ("admin_anywhere", admin, admin_anywhere),
+        ] {
+            if anywhere && address.is_some_and(|it| it.ip().to_canonical().is_loopback()) {
+                let what = "does nothing: only this machine can reach the address";
+                s.idle(key, what, "remove it, or write the address that others shall reach");
+            }
+        }
         let (listen, admin) = (listen?, admin?);
         if agents == Agents::OverStdio {
             return Some(Self::Stdio { admin: s.has("approvals").then_some(admin) });

@@ -67,7 +67,7 @@ pub use oauth::{OAuthConfig, OAuthMode};
 pub use otlp::{OtlpConfig, OtlpProtocol};
 pub use pack::{PackError, PackRef};
 pub use policy::PolicyConfig;
-pub use problem::{Location, Problem, Problems};
+pub use problem::{Location, Problem, Problems, Warning};
 pub(crate) use remote::is_loopback;
 pub use remote::{CredentialsConfig, RemoteConfig};
 pub use replicas::{ReplicasConfig, SharedKey, StoreAddress};
@@ -79,7 +79,6 @@ pub(crate) use surroundings::read_pem;
 pub use table::DocumentedKey;
 pub use terminate::{IssuerConfig, JwksConfig, TerminateConfig};
 pub use upstream::{ChildUpstream, Confine, HttpTransport, HttpUpstream, Inherit, Upstream};
-pub use warnings::Warning;
 pub use webhook::{CallbackConfig, WebhookConfig};
 pub use wrap::Wrap;
 
@@ -128,6 +127,8 @@ pub struct Config {
     pub sha256: Option<[u8; 32]>,
     /// Whether programs are kept from `state`. Not where it is thrown away after the run.
     pub hides_state: bool,
+    /// Settings that do nothing beside the others; [`Config::warnings`] has them, too.
+    pub idle: Vec<Warning>,
 }
 
 /// Where agents come from, as far as the reader of the keys must know.
@@ -170,7 +171,7 @@ impl Config {
         Self::noting_files(surroundings, |surroundings| {
             let cx = Context::new(base, surroundings);
             let config = tree(text, &cx).and_then(|tree| Self::meant(tree, Agents::OverHttp, &cx));
-            cx.into_problems().unless_any(config)
+            found(cx, config)
         })
     }
 
@@ -190,7 +191,7 @@ impl Config {
                 cx.problem(location, what, hint);
             });
             let config = Self::meant(tree, Agents::OverStdio, &cx);
-            cx.into_problems().unless_any(config)
+            found(cx, config)
         })
     }
 
@@ -251,16 +252,20 @@ impl Config {
             .optional("none");
         let log =
             s.key("log", defaulted(LogConfig::read), "The program's own diagnostics.").or_empty();
+        let audit = audit?;
+        let (servers, otlp_journal) =
+            (servers?, otlp.as_ref().is_some_and(|otlp| !otlp.signals.is_empty()));
+        warn_of_pairs(s, &servers, &audit, otlp_journal);
         Some(Self {
             front: front?,
             state,
             lock,
             mode,
             policy: policy?,
-            servers: servers?,
+            servers,
             principal: principal?,
             limits: limits?,
-            audit: audit?,
+            audit,
             approvals: approvals?,
             replicas,
             otlp,
@@ -268,6 +273,7 @@ impl Config {
             own_files: Vec::new(),
             sha256: None,
             hides_state: true,
+            idle: Vec::new(),
         })
     }
 
@@ -282,6 +288,33 @@ impl Config {
             boot,
             digest_key,
         }
+    }
+}
+
+/// `config` with what `cx` has found to do nothing, unless something is wrong.
+fn found(cx: Context<'_>, config: Option<Config>) -> Result<Config, Problems> {
+    let (problems, idle) = cx.into_findings();
+    problems.unless_any(config.map(|config| Config { idle, ..config }))
+}
+
+/// Tells of keys that do nothing because of keys of another section.
+fn warn_of_pairs(
+    s: &Section<'_>,
+    servers: &[ServerConfig],
+    audit: &AuditConfig,
+    otlp_sends_journal: bool,
+) {
+    if audit.retention.removes_unsent && !otlp_sends_journal && audit.decision_logs.is_none() {
+        let at = s.at("audit").absent_member("retention").absent_member("unsent");
+        let what = "does nothing: neither `otlp` nor `audit.decision_logs` sends the journal";
+        s.idle_at(&at, what, "remove it");
+    }
+    let terminates = |server: &ServerConfig| {
+        matches!(server.oauth.as_ref().map(|oauth| &oauth.mode), Some(OAuthMode::Terminate(_)))
+    };
+    if s.has("principal") && !servers.is_empty() && servers.iter().all(terminates) {
+        let what = "names nobody but for `kind`: every server takes the principal from tokens";
+        s.idle("principal", what, "write `kind` alone");
     }
 }
 

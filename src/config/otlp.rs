@@ -124,6 +124,10 @@ impl OtlpConfig {
         let resource = resource_of(resource, &|name| s.variable(name));
         check_path(s, &remote, protocol, &signals);
         let metrics = signals.contains(&None).then_some(metrics_interval);
+        if metrics.is_none() && s.has("metrics_interval") {
+            let what = "does nothing: `signals` has no `metrics`";
+            s.idle("metrics_interval", what, "add `metrics` to `signals`, or remove it");
+        }
         let mut once = Vec::new();
         for signal in signals.into_iter().flatten() {
             if !once.contains(&signal) {

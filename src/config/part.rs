@@ -71,5 +71,5 @@ fn part<T>(
         }
         meant(tree, &cx)
     });
-    cx.into_problems().unless_any(found)
+    cx.into_findings().0.unless_any(found)
 }

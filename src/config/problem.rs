@@ -1,4 +1,5 @@
-//! What is wrong with a configuration: every problem at once, each with its place and a next step.
+//! What is wrong with a configuration: every problem at once, each with its place and a next step;
+//! and what of a valid one is probably not meant.
 //!
 //! Knows no key, and never holds a secret: a problem about a value that may be one says where it
 //! stands, not what it is.
@@ -55,6 +56,21 @@ impl fmt::Display for Location {
             (path, None) => f.write_str(path),
             (path, Some(line)) => write!(f, "{path} (line {line})"),
         }
+    }
+}
+
+/// Something that is allowed and probably not meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The key, such as `otlp.headers`.
+    pub at: String,
+    /// What follows from it, and what to do.
+    pub what: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.what)
     }
 }
 

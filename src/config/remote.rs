@@ -63,6 +63,11 @@ impl RemoteConfig {
         if s.has("credentials") && !is_protected(&url) {
             s.problem("credentials", "credentials would be sent unprotected", "use https");
         }
+        warn_of_plain(s, &url);
+        if matches!(credentials, Some(CredentialsConfig::ClientTls { .. })) && !is_tls(&url) {
+            let what = "shows no certificate: the address is without TLS";
+            s.idle("credentials", what, "use https, or remove it");
+        }
         Some(Self { url, ca_file, timeout, credentials })
     }
 }
@@ -100,6 +105,18 @@ fn client_tls(s: &mut Section<'_>) -> Option<(PathBuf, PathBuf)> {
     let cert = s.key("cert", existing(), "Our certificate and its chain, PEM.").required(hint);
     let key = s.key("key", existing(), "Its private key, PEM.").required(hint);
     Some((cert?, key?))
+}
+
+/// Tells of a `ca_file` that nothing is checked with, because `url` is plain http.
+pub(super) fn warn_of_plain(s: &Section<'_>, url: &Uri) {
+    if s.has("ca_file") && !is_tls(url) {
+        let what = "does nothing: the address is plain http, which has no certificate";
+        s.idle("ca_file", what, "use https, or remove it");
+    }
+}
+
+fn is_tls(url: &Uri) -> bool {
+    url.scheme_str() == Some("https")
 }
 
 /// Whether nobody on the way to `url` can read or change what is sent: TLS, or this machine.

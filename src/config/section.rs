@@ -163,6 +163,32 @@ impl<'c> Section<'c> {
         self.cx.problem(&self.at(key), what, hint);
     }
 
+    /// Tells that what is written for `key` does nothing, and what to do.
+    pub(super) fn idle(&self, key: &str, what: &str, hint: &str) {
+        self.cx.warning(&self.at(key), what, hint);
+    }
+
+    /// Tells that what is written at a place inside the mapping does nothing.
+    pub(super) fn idle_at(&self, location: &Location, what: &str, hint: &str) {
+        self.cx.warning(location, what, hint);
+    }
+
+    /// Tells of each of `pairs` (a bound, its value, a bound that ends first, its value) of which the
+    /// first was written and is larger than the second.
+    pub(super) fn idle_above(&self, pairs: &[(&str, usize, &str, usize)]) {
+        for (key, value, other, bound) in pairs {
+            if self.has(key) && value > bound {
+                let what = format!("is never reached: `{other}` is smaller, {bound}");
+                self.idle(key, &what, &format!("lower it, or raise `{other}`"));
+            }
+        }
+    }
+
+    /// Whether any key was written.
+    pub(super) fn is_written(&self) -> bool {
+        !self.found.is_empty() || !self.members.is_empty()
+    }
+
     /// Reports a problem at a place inside the mapping.
     pub(super) fn problem_at(
         &self,

@@ -116,6 +116,13 @@ fn times(s: &mut Section<'_>) -> (Duration, Duration) {
             "How long a session lasts at most. Whoever loses a group keeps it until then.",
         )
         .or(Duration::from_hours(8));
+    if s.has("idle") && idle > session {
+        s.idle(
+            "idle",
+            "is never reached: `session` ends before",
+            "shorten it, or lengthen `session`",
+        );
+    }
     (idle, session)
 }
 

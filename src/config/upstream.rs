@@ -13,7 +13,7 @@ use super::headers::headers;
 use super::limits::STEP_TIMES;
 use super::listeners::Front;
 use super::problem::{Wrong, wrong};
-use super::remote::ca_file;
+use super::remote::{ca_file, warn_of_plain};
 use super::secret::{Secret, is_variable_name};
 use super::section::Section;
 use super::table::Condition;
@@ -203,6 +203,7 @@ impl HttpUpstream {
             .only(only)
             .or(Duration::from_secs(5));
         let url = url?;
+        warn_of_plain(s, &url);
         if let Some(Front::Http { listen, admin }) = front
             && [listen, admin].iter().any(|own| leads_to(&url, *own))
         {

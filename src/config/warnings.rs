@@ -1,33 +1,18 @@
 //! What a valid configuration does that its author should know of. `check` prints it, `run` logs it.
 
-use std::fmt;
-
 use ::http::Uri;
 
 use super::listeners::Front;
+use super::problem::Warning;
 use super::remote::is_protected;
 use super::upstream::Upstream;
 use super::{Config, ServerConfig};
 
-/// Something that is allowed and probably not meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
-    /// The key, such as `otlp.headers`.
-    pub at: String,
-    /// What follows from it, and what to do.
-    pub what: String,
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.at, self.what)
-    }
-}
-
 impl Config {
-    /// What its author should know of, in the order of the configuration.
+    /// What its author should know of: settings that do nothing beside the others, in the order in
+    /// which they are read; then what others can reach or read.
     pub fn warnings(&self) -> Vec<Warning> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.idle.clone();
         for server in &self.servers {
             open_to_anybody(self.front, server, &mut warnings);
             unprotected(server, &mut warnings);

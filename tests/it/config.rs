@@ -795,3 +795,93 @@ fn what_is_allowed_and_probably_not_meant_is_told() {
     assert_eq!(warnings.len(), 6, "{warnings:?}");
     assert!(warnings.iter().all(|it| !it.contains(": k")), "no credential: {warnings:?}");
 }
+
+/// Each setting that can never act is told, with its place and a next step; the same setting beside
+/// what it needs is not.
+#[test]
+fn settings_that_do_nothing_are_told_and_contradictions_refused() {
+    let read = |more: &str| {
+        let text = format!("state: s\nservers:\n  a: {{url: 'https://h/mcp'}}\n{more}\n");
+        Config::parse(&text, Path::new("/"), &|_| None)
+    };
+    let told = |more: &str| {
+        let config = read(more).unwrap_or_else(|problems| panic!("{more}: {problems}"));
+        config.warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let approver = "approvers: [{id: al, token: 0123456789abcdef0123456789abcdef}]";
+    for (idle, meant, at) in [
+        ("audit: {retention: {}}", "audit: {retention: {age: 90d}}", "audit.retention "),
+        (
+            "audit: {retention: {age: 90d, unsent: remove}}",
+            "audit: {retention: {age: 90d, unsent: remove}, decision_logs: {url: 'https://d'}}",
+            "audit.retention.unsent: ",
+        ),
+        (
+            "audit: {retention: {bytes: 1MiB}}",
+            "audit: {segment_bytes: 512KiB, retention: {bytes: 1MiB}}",
+            "audit.retention.bytes: ",
+        ),
+        (
+            "audit: {segment_bytes: 1MiB, bytes: 1MiB}",
+            "audit: {segment_bytes: 1MiB, bytes: 2MiB}",
+            "audit.segment_bytes ",
+        ),
+        (
+            "audit: {each_refusal: true, repeat_interval: 5s}",
+            "audit: {repeat_interval: 5s}",
+            "audit.repeat_interval ",
+        ),
+        (
+            "audit: {compress_after: 2h, retention: {age: 2h}}",
+            "audit: {compress_after: 1h, retention: {age: 2h}}",
+            "audit.compress_after ",
+        ),
+        (
+            "otlp: {endpoint: 'https://c', metrics_interval: 5s}",
+            "otlp: {endpoint: 'https://c', metrics_interval: 5s, signals: [metrics]}",
+            "otlp.metrics_interval ",
+        ),
+        (
+            "otlp: {endpoint: 'http://127.0.0.1:4318', ca_file: /dev/null}",
+            "otlp: {endpoint: 'https://c', ca_file: /dev/null}",
+            "otlp.ca_file ",
+        ),
+        (
+            "otlp: {endpoint: 'http://127.0.0.1:4318', credentials: {client_tls: {cert: /dev/null, key: /dev/null}}}",
+            "otlp: {endpoint: 'https://c', credentials: {client_tls: {cert: /dev/null, key: /dev/null}}}",
+            "otlp.credentials ",
+        ),
+        (
+            "limits: {requests: 8, streams: 9}",
+            "limits: {requests: 8, streams: 8}",
+            "limits.streams ",
+        ),
+        ("listen_anywhere: true", "listen_anywhere: false", "listen_anywhere "),
+        ("approvals: {wait: 30s}", &format!("approvals: {{wait: 30s, {approver}}}"), "approvals "),
+        (
+            &format!("approvals: {{wait: 4s, progress: 5s, {approver}}}"),
+            &format!("approvals: {{wait: 6s, progress: 5s, {approver}}}"),
+            "approvals.progress ",
+        ),
+        (
+            &format!("approvals: {{holds: 4, holds_principal: 5, {approver}}}"),
+            &format!("approvals: {{holds: 5, holds_principal: 5, {approver}}}"),
+            "approvals.holds_principal ",
+        ),
+    ] {
+        let warnings = told(idle);
+        assert!(
+            warnings.iter().any(|it| it.starts_with(at) && it.contains("; ")),
+            "{idle}: {warnings:?}"
+        );
+        assert_eq!(told(meant), [""; 0], "{meant}");
+    }
+    for bytes in ["2GiB", "1GiB"] {
+        let problems = read(&format!("audit: {{bytes: 1GiB, retention: {{bytes: {bytes}}}}}"));
+        let problems = problems.unwrap_err().to_string();
+        assert!(
+            problems.contains("audit.retention.bytes: ") && problems.contains("lower it"),
+            "{problems}"
+        );
+    }
+}

@@ -290,6 +290,8 @@ fn load(key: &str, value: Option<&str>) -> Result<String, String> {
     let surroundings =
         Surroundings { env: &|_| None, read: &|_, _| Ok(Vec::new()), exists: &|_| true };
     let config = Config::parse_in(&text, Path::new("/base"), &surroundings);
+    // A default that is written may be told to do nothing.
+    let config = config.map(|config| Config { idle: Vec::new(), ..config });
     config.map(|config| format!("{config:#?}")).map_err(|problems| problems.to_string())
 }
 
