@@ -140,7 +140,7 @@ impl Limits {
 
 /// Tells of bounds that another one always comes before.
 fn compare(s: &Section<'_>, limits: &Limits) {
-    let FrameLimits { document, id_bytes_max, .. } = limits.frame;
+    let FrameLimits { document, id_bytes_max } = limits.frame;
     let message = document.bytes_max;
     s.idle_above(&[
         ("json_values", document.values_max, "frame_bytes", message),
