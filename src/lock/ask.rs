@@ -19,6 +19,9 @@ use super::client::{self, Surveyed, list_all};
 use super::{LockFile, LockedTool};
 use crate::config::{Config, Front, PolicyConfig, ServerConfig};
 use crate::run::{self, RunOptions, Running, StartError};
+use bartizan_audit::entry::JournalRecord;
+use bartizan_audit::tail::JournalReader;
+use bartizan_audit::{inert, journal_directory};
 use bartizan_gate::question::operation::Operation;
 use bartizan_gate::session::{Mode, Protected};
 use bartizan_gate::wire::hex::hex;
@@ -56,6 +59,9 @@ impl std::error::Error for AskError {}
 /// wanted have come by then, or are given up.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
+/// Characters of what is told of a failure.
+const FAILURE_CHARS_MAX: usize = 400;
+
 /// A directory that is deleted when the value is dropped.
 struct Scratch(PathBuf);
 
@@ -89,7 +95,7 @@ impl Drop for Scratch {
 /// A temporary firewall that observes, with the servers of a configuration behind it.
 struct Observing {
     running: Running,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Observing {
@@ -120,7 +126,7 @@ impl Observing {
             server.oauth = None;
         }
         let running = run::start(asking, options).await.map_err(AskError::Start)?;
-        Ok(Self { running, _scratch: scratch })
+        Ok(Self { running, scratch })
     }
 
     /// A client's connection to the server with this index.
@@ -144,7 +150,13 @@ pub async fn ask(config: &Config, options: RunOptions) -> Result<LockFile, AskEr
     let observing = Observing::start(config, options).await?;
     let asked = ask_all(&observing, &config.servers).await;
     observing.running.end().await;
-    asked
+    asked.map_err(|error| match error {
+        AskError::Server { name, what } => {
+            let what = failure(observing.scratch.path(), &name).unwrap_or(what);
+            AskError::Server { name, what }
+        }
+        AskError::Start(error) => AskError::Start(error),
+    })
 }
 
 /// What a server offers: the survey, and its tools by name with their definitions as the gate read
@@ -177,7 +189,10 @@ pub(crate) async fn survey(
     let tools = observing.running.protected().first().map(|it| it.tools()).unwrap_or_default();
     observing.running.end().await;
     let name = config.servers.first().map(|server| server.name.clone()).unwrap_or_default();
-    let surveyed = surveyed.map_err(|what| AskError::Server { name, what })?;
+    let surveyed = surveyed.map_err(|what| {
+        let what = failure(observing.scratch.path(), &name).unwrap_or(what);
+        AskError::Server { name, what }
+    })?;
     let tools = tools.into_iter().map(|(name, definition)| {
         (name.into(), definition.text.as_deref().unwrap_or_default().to_owned())
     });
@@ -200,6 +215,37 @@ async fn ask_all(observing: &Observing, servers: &[ServerConfig]) -> Result<Lock
         file.servers.insert(server.name.clone(), tools);
     }
     Ok(file)
+}
+
+/// What went wrong last between the firewall with its files in `state` and the server `name`. The
+/// client, for which every failure looks alike, cannot say it.
+fn failure(state: &Path, name: &str) -> Option<String> {
+    let mut reader = JournalReader::new(&journal_directory(state), 1);
+    let mut last = None;
+    while let Ok(Some(line)) = reader.read() {
+        let Ok(record) = JournalRecord::read(&line.bytes) else { continue };
+        if record.server.as_deref() == Some(name) && record.outcome.is_some() {
+            last = Some(record);
+        }
+    }
+    let record = last?;
+    let code = record.error_type.as_deref().unwrap_or_default();
+    let note = record.note.as_deref().unwrap_or(code);
+    let what = match (record.outcome.as_deref()?, code) {
+        (_, "unreachable") => format!("the server cannot be reached: {note}"),
+        (_, "timeout") => "the server did not answer in time".to_owned(),
+        (_, "ended_early") => "the server ended its answer too early".to_owned(),
+        ("upstream_failed" | "error", status) if status.parse::<u16>().is_ok() => {
+            format!("the server answered with HTTP status {status}")
+        }
+        ("upstream_failed" | "withheld", _) => {
+            format!("the server's answer cannot be used: {note}")
+        }
+        _ => return None,
+    };
+    let mut shown = "the MCP session cannot be opened: ".to_owned();
+    inert::push(&mut shown, &what, FAILURE_CHARS_MAX);
+    Some(shown)
 }
 
 /// The tools that the firewall parsed.

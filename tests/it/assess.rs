@@ -359,7 +359,16 @@ fn a_server_that_is_not_there_is_an_error() {
     let output = run(&[&format!("http://{free}/mcp")]);
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(errors.starts_with("error: assess: the MCP session cannot be opened"), "{errors}");
+    let begins = "error: assess: the MCP session cannot be opened: the server cannot be reached: ";
+    assert!(errors.starts_with(begins) && errors.contains("refused"), "{errors}");
+    let failure = |url: &str| String::from_utf8(run(&[url]).stderr).unwrap();
+    let unknown = failure("http://no-such-host.invalid/mcp");
+    assert!(unknown.contains("cannot be reached: ") && unknown.contains("dns"), "{unknown}");
+    let other = RecordingUpstream::start(Box::new(|_: &Received| answer("404 Not Found", "", b"")));
+    let missing = failure(&other.url());
+    assert!(missing.contains("answered with HTTP status 404"), "{missing}");
+    let plain = failure(&other.url().replace("http://", "https://"));
+    assert!(plain.contains("cannot be reached: "), "{plain}");
     assert_eq!(run(&[]).status.code(), Some(64));
     assert_eq!(run(&["ftp://example.com/"]).status.code(), Some(64));
     assert_eq!(run(&["http://127.0.0.1:1/", "--pack", "none-such"]).status.code(), Some(64));
