@@ -28,6 +28,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What the operator is told that cannot be done.
 const COMPONENT: &str = "retention";
 
+/// Rounds in which an exporter that works has sent what is written.
+const SENT_IN: u64 = 5;
+
 /// Rounds after which a file that could not be compressed is tried again, at most.
 const PAUSE_MAX: u64 = 3600;
 
@@ -39,6 +42,8 @@ struct Rounds {
     pending: Option<Expired>,
     /// Files that could not be compressed: how often, the round in which each is tried again, and why.
     failed: BTreeMap<PathBuf, (u32, u64, String)>,
+    /// The record with which the files begin that somebody still needs, and the first round of it.
+    blocked: Option<(u64, u64)>,
 }
 
 /// What the task works on.
@@ -49,6 +54,8 @@ pub(super) struct Keeping {
     exporters: Vec<Arc<Progress>>,
     checkpoints: Checkpoints,
     shared: Shared,
+    /// Rounds in which files may wait for their checkpoint and for exporters.
+    patience: u64,
 }
 
 impl Keeping {
@@ -71,6 +78,12 @@ impl Keeping {
             exporters: required.map(|(_, progress)| Arc::clone(progress)).collect(),
             checkpoints: checkpoints.clone(),
             shared: shared.clone(),
+            patience: audit
+                .checkpoints
+                .interval
+                .as_secs()
+                .saturating_mul(2)
+                .saturating_add(SENT_IN),
         };
         let readiness = readiness.clone();
         keep_running(shared, "retention of the journal", move || {
@@ -114,7 +127,7 @@ impl Keeping {
             self.remove_pending(rounds)?;
         }
         rounds.compress(&compressible)?;
-        match blocked {
+        match rounds.overdue(blocked, self.patience) {
             Some(seq) => Err(format!(
                 "files from record {seq} on would be removed, but their records were not all sent or \
                  signed yet"
@@ -135,6 +148,15 @@ impl Keeping {
 }
 
 impl Rounds {
+    /// `blocked`, if the files from there on have waited for longer than `patience` rounds: signing and
+    /// sending follow writing after a while.
+    fn overdue(&mut self, blocked: Option<u64>, patience: u64) -> Option<u64> {
+        let same = self.blocked.filter(|(known, _)| Some(*known) == blocked);
+        self.blocked = blocked.map(|seq| (seq, same.map_or(self.count, |(_, since)| since)));
+        let (seq, since) = self.blocked?;
+        (self.count.saturating_sub(since) >= patience).then_some(seq)
+    }
+
     /// Compresses the first of `files` that can be; one that failed is tried again ever more seldom.
     fn compress(&mut self, files: &[PathBuf]) -> Result<(), String> {
         self.failed.retain(|path, _| files.contains(path));
@@ -162,6 +184,23 @@ impl Rounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_wait_for_their_checkpoint_are_told_only_after_a_while() {
+        let mut rounds = Rounds::default();
+        let mut told = |blocked| {
+            rounds.count = rounds.count.saturating_add(1);
+            rounds.overdue(blocked, 3)
+        };
+        // Each is signed in time.
+        for seq in [1, 1, 1, 40, 40, 40, 80] {
+            assert_eq!(told(Some(seq)), None);
+        }
+        assert_eq!([80, 80, 80, 80].map(|seq| told(Some(seq))), [None, None, Some(80), Some(80)]);
+        // The same file may be looked at again after a pause.
+        assert_eq!(told(None), None);
+        assert_eq!(told(Some(120)), None);
+    }
 
     #[test]
     fn a_file_that_cannot_be_compressed_keeps_no_other_from_it() {
