@@ -483,6 +483,48 @@ fn following_joins_what_was_open_with_what_comes() {
     }
 }
 
+/// A call that waits is `held` in every form, and no other call is.
+#[test]
+fn a_pending_call_is_held_in_every_form() {
+    let (state, journal) = state();
+    let mut hold = told(Event::Hold, "held-call-9").with_finding(Finding::ApprovalRequested);
+    hold.decision = Some(DecisionFacts {
+        effect: "permit",
+        enforced: true,
+        reasons: vec![ReasonFacts {
+            code: "second-pair".into(),
+            message: "ask".into(),
+            origin: "rule",
+        }]
+        .into(),
+        obligations: vec!["hold:second-pair"].into(),
+        policy: "r1".into(),
+        engine: "strict",
+        told: None,
+    });
+    journal.keep(&hold).unwrap();
+    let wanted = ["--decision", "held"];
+    let line = print(state.path(), &wanted, RecordFormat::Calls(Colour::None));
+    assert!(line.lines().count() == 1 && line.contains(" held "), "{line}");
+    assert_eq!(queried(state.path(), &wanted, RecordFormat::Calls(Colour::None)), line);
+    let permitted = ["--decision", "permit", "--call", "held-call-9"];
+    assert_eq!(queried(state.path(), &permitted, RecordFormat::Raw), "");
+    let table = exported(state.path(), &["--format", "csv", "--decision", "held"]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 2, "{table}");
+    for (column, value) in [
+        ("verdict", "held"),
+        ("decision", "held"),
+        ("codes", "second-pair"),
+        ("approval", "pending"),
+        ("outcome", ""),
+        ("effect", "write"),
+    ] {
+        let at = rows[0].iter().position(|name| *name == column).unwrap();
+        assert_eq!(rows[1][at], value, "{column}: {table}");
+    }
+}
+
 #[test]
 fn calls_are_counted_by_a_field() {
     let state = conversation();
@@ -752,6 +794,12 @@ fn a_report_counts_calls_and_says_who_approved_what() {
     assert!(squeezed(&other).contains("\n1 calls\n1 denied\n"), "{other}");
     let none = reported(state.path(), &["--since", "2030-01-01"]);
     assert!(squeezed(&none).contains("\n0 calls\n"), "{none}");
+    assert!(none.contains("no records from 2030-01-01"), "{none}");
+    // A name that nothing has is no server on which nothing happened.
+    let arguments = ["report", "--state", state.path().to_str().unwrap(), "--server", "nosuch"];
+    let args = Report::try_parse_from(arguments).unwrap().args;
+    let wrong = report(&args, later(), &mut Vec::new()).unwrap_err().to_string();
+    assert!(wrong.contains("the server `nosuch`; some have: flags, other"), "{wrong}");
 }
 
 /// `text` with one space between the words of each line.

@@ -11,6 +11,9 @@ use memchr::memmem::{Finder, find};
 
 use super::entry::{DecisionRecord, JournalRecord};
 
+/// The decision about a call of which an approver is asked, while no answer has decided.
+pub const HELD: &str = "held";
+
 /// Digits that suffice to name a call by the beginning of its id.
 pub const CALL_DIGITS_MIN: usize = 8;
 
@@ -92,7 +95,7 @@ impl Field {
             Self::Event => return Some(Event::ALL.iter().map(|event| event.as_str()).collect()),
             Self::Finding => return Some(Finding::ALL.iter().map(|it| it.as_str()).collect()),
             Self::Layer => &["L1", "L2", "L3", "L4", "L5", "L6", "L7", "X"],
-            Self::Decision => &["permit", "deny"],
+            Self::Decision => &["permit", "deny", HELD],
             Self::Effect => &["read", "write", "destructive", "exec", "unknown"],
             Self::Outcome => return Some(Outcome::ALL.iter().map(Outcome::as_str).collect()),
             Self::Call
@@ -131,6 +134,8 @@ impl Field {
             Self::Server => entry.server.as_deref(),
             Self::Method => entry.method.as_deref(),
             Self::Event => Some(entry.event.as_str()),
+            // Permitted on a condition that is not met yet.
+            Self::Decision if entry.event == Event::Hold.as_str() => Some(HELD),
             Self::Decision => entry.decision.as_ref().map(|it| it.effect.as_str()),
             Self::Effect => entry.operation.as_ref().map(|it| it.effect.as_str()),
             Self::Outcome => entry.outcome.as_deref(),
@@ -158,6 +163,7 @@ impl Field {
             // `"code":"value"`, or the end of a duty, `"hold:value"`.
             Self::Rule => format!("{value}\""),
             Self::Client => format!("\"name\":\"{value}\""),
+            Self::Decision if value == HELD => format!("\"event\":\"{}\"", Event::Hold.as_str()),
             Self::Decision => format!("\"effect\":\"{value}\""),
             Self::Call
             | Self::Session
@@ -378,6 +384,16 @@ mod tests {
         ];
         for (filter, expected) in cases {
             assert_eq!(filter.admits(&entry), expected, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn a_held_call_is_neither_permitted_nor_denied() {
+        let line = LINE.replace("\"event\":\"outcome\"", "\"event\":\"hold\"");
+        let line = line.replace("\"effect\":\"deny\"", "\"effect\":\"permit\"");
+        for (value, found) in [(HELD, true), ("permit", false), ("deny", false)] {
+            let matcher = Matcher::new(&Filter::default().and(Field::Decision, value));
+            assert_eq!(matcher.read(line.as_bytes()).unwrap().is_some(), found, "{value}");
         }
     }
 

@@ -45,7 +45,7 @@ enum ReportFormat {
 ///
 /// # Errors
 ///
-/// The journal cannot be read, a line of it is no record (the report is about the others), the output
+/// No record of the journal has a value that is wanted, the journal cannot be read, a line of it is no record (the report is about the others), the output
 /// cannot be written, or the configuration does not tell where the journal is.
 pub fn report(args: &ReportArgs, now: SystemTime, out: &mut dyn Write) -> Result<(), AuditError> {
     let state = args.place.state().map_err(|it| AuditError::Configuration(it.into()))?;
@@ -55,6 +55,7 @@ pub fn report(args: &ReportArgs, now: SystemTime, out: &mut dyn Write) -> Result
         select.until = Some(When::Ago(Duration::ZERO));
     }
     let filter = select.filter(now);
+    args.select.check(&journal_directory(&state))?;
     let report = Report::read(&journal_directory(&state), &filter).map_err(AuditError::Read)?;
     let written = match args.format {
         ReportFormat::Text => text::write(&report),

@@ -1,18 +1,27 @@
 //! The arguments that `audit tail`, `audit query` and `audit session` share: whose journal, and which
 //! of its records.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
+use super::AuditError;
 use crate::cli::Failure;
 use crate::config::{Config, Problems};
+use bartizan_audit::calls::find;
 use bartizan_audit::filter::{Field, Filter};
+use bartizan_audit::inert;
+use bartizan_audit::tally::{NONE, OTHERS, tally};
 
 /// Seconds of a day in UTC, which has no time of summer.
 const DAY: Duration = Duration::from_hours(24);
+
+/// Values that are shown in place of one that no record has.
+const SHOWN_MAX: usize = 10;
+/// Characters of a value that is shown.
+const NAME_CHARS_MAX: usize = 100;
 
 /// Where the journal is.
 #[derive(Debug, Clone, Args)]
@@ -86,7 +95,7 @@ pub struct SelectArgs {
     /// Only records of this call: its decision id, or at least the first 8 digits of it.
     #[arg(long, value_name = "ID")]
     pub call: Vec<String>,
-    /// Only records with this decision.
+    /// Only records with this decision; `held`: an approver is asked.
     #[arg(long, value_parser = values(Field::Decision))]
     pub decision: Vec<String>,
     /// Only records with this outcome.
@@ -128,6 +137,25 @@ impl SelectArgs {
         filter
     }
 
+    /// Checks that some record of the journal in `directory` has each wanted value, at whatever time: a
+    /// summary of nothing would look as if nothing had happened.
+    ///
+    /// # Errors
+    ///
+    /// No record has it, or the journal cannot be read.
+    pub(super) fn check(&self, directory: &Path) -> Result<(), AuditError> {
+        for field in Field::ALL.into_iter().filter(|field| field.known().is_none()) {
+            for value in self.wanted(field) {
+                let only = Filter::default().and(field, value.as_str());
+                let found = find(directory, 1, &only, 1).map_err(AuditError::Read)?;
+                if found.found.is_empty() {
+                    return Err(AuditError::Argument(unknown(directory, field, value)?));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The values of the option of `field`.
     fn wanted(&self, field: Field) -> &[String] {
         match field {
@@ -149,6 +177,21 @@ impl SelectArgs {
             Field::Outcome => &self.outcome,
         }
     }
+}
+
+/// Says that no record has `value`, and which values records have.
+fn unknown(directory: &Path, field: Field, value: &str) -> Result<String, AuditError> {
+    let all = tally(directory, &Filter::default(), Some(field)).map_err(AuditError::Read)?;
+    let names = all.found.iter().map(|(name, _)| name.as_str());
+    let names = names.filter(|name| ![NONE, OTHERS].contains(name)).take(SHOWN_MAX);
+    let mut text = format!("no record of the journal has the {} `", field.name());
+    inert::push(&mut text, value, NAME_CHARS_MAX);
+    text.push('`');
+    for (index, name) in names.enumerate() {
+        text.push_str(if index == 0 { "; some have: " } else { ", " });
+        inert::push(&mut text, name, NAME_CHARS_MAX);
+    }
+    Ok(text)
 }
 
 /// A point in time, in UTC.

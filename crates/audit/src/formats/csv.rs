@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use super::Convert;
 use crate::calls::Call;
 use crate::entry::JournalRecord;
+use crate::filter::HELD;
 use crate::inert;
 use crate::pretty;
 
@@ -55,6 +56,9 @@ const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 /// Characters at which some program splits a line into cells. A tab is escaped.
 const SEPARATORS: [char; 3] = [',', ';', '|'];
 
+/// The answer of approvers to a call that waits for one.
+const PENDING: &str = "pending";
+
 /// Characters of a cell at most.
 const CELL_CHARS_MAX: usize = 4096;
 
@@ -96,6 +100,8 @@ fn cells(call: &Call) -> [Cow<'_, str>; COLUMNS.len()] {
     let decision = |of: &dyn Fn(&crate::entry::DecisionRecord) -> String| -> Cow<'_, str> {
         decided.map(of).unwrap_or_default().into()
     };
+    let is_held = decided.is_some() && call.decided().is_some_and(|it| it.event == "hold");
+    let is_pending = is_held && !call.has_ended() && records.iter().all(|it| it.approval.is_none());
     let operation = call.operation();
     let operation =
         |of: &dyn Fn(&crate::entry::OperationRecord) -> Option<String>| -> Cow<'_, str> {
@@ -122,11 +128,11 @@ fn cells(call: &Call) -> [Cow<'_, str>; COLUMNS.len()] {
         operation(&|it| Some(it.environments.join(";"))),
         operation(&|it| Some(it.environment_source.clone())),
         pretty::verdict(call).0.into(),
-        decision(&|it| it.effect.clone()),
+        if is_held { HELD.into() } else { decision(&|it| it.effect.clone()) },
         decision(&|it| it.enforced.to_string()),
         decision(&|it| it.reasons.iter().map(|it| &*it.code).collect::<Vec<_>>().join(";")),
         decision(&|it| it.policy.clone()),
-        all(&|it| it.approval.as_ref().map(|it| &*it.answer)),
+        if is_pending { PENDING.into() } else { all(&|it| Some(&*it.approval.as_ref()?.answer)) },
         all(&|it| it.approval.as_ref()?.by.as_deref()),
         all(&|it| it.outcome.as_deref()),
         any(&|it| it.error_type.clone()),

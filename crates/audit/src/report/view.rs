@@ -124,6 +124,14 @@ impl Report {
         };
         let beginning = self.beginning.as_ref().map(|it| format!("; {it}")).unwrap_or_default();
         let (from, to) = (or(&self.since, &self.first), or(&self.until, &self.last));
+        if self.first.is_none() && (self.since.is_none() || self.until.is_none()) {
+            let time = match (&self.since, &self.until) {
+                (Some(_), _) => format!(" from {from} on (UTC)"),
+                (_, Some(_)) => format!(" before {to} (UTC)"),
+                (None, None) => String::new(),
+            };
+            return format!("no records{time}{beginning}");
+        }
         format!("{from} to {to} (UTC){beginning}")
     }
 
