@@ -12,7 +12,8 @@ use super::oauth::OAuthConfig;
 use super::pack::PackRef;
 use super::problem::{Location, wrong};
 use super::section::Section;
-use super::upstream::{HttpTransport, Upstream, over_http};
+use super::upstream::{HttpTransport, HttpUpstream, Upstream, over_http};
+use bartizan_gate::evidence::record::ServerAddress;
 use bartizan_gate::question::access::Server;
 use bartizan_gate::question::pack::Pack;
 use bartizan_gate::session::RefusalForm;
@@ -67,6 +68,15 @@ impl ServerConfig {
             environment_ids: self.environment_ids.clone(),
             pack,
         }
+    }
+
+    /// Where this server is, for records; `None` for a command.
+    pub fn address(&self) -> Option<ServerAddress> {
+        let Upstream::Http(HttpUpstream { url, .. }) = &self.upstream else { return None };
+        let default = if url.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+        // A URL has an IPv6 address in brackets; the convention has it without.
+        let host = url.host()?.trim_start_matches('[').trim_end_matches(']');
+        Some(ServerAddress { address: host.into(), port: url.port_u16().unwrap_or(default) })
     }
 }
 

@@ -99,6 +99,7 @@ pub(super) fn protected(config: &Config) -> Result<Vec<Arc<Protected>>, StartErr
             let mut protected = Protected::new(server.facts(pack), server.refusal);
             protected.batches = server.batches;
             protected.propagate = server.propagate;
+            protected.address = server.address();
             if let Some(lock) = &lock {
                 protected.lock = lock.of_server(&server.name);
             }

@@ -24,7 +24,7 @@ use bartizan_gate::evidence::step::{Act, Step};
 use bartizan_gate::question::access::{AccessRequest, Principal, Server};
 use bartizan_gate::session::{
     Arrival, DoorFacts, DoorRefusal, ErrorAnswer, Gate, GateConfig, Mode, Protected, Redelivery,
-    RefusalForm, Session, UpstreamFailure,
+    RefusalForm, ServerState, Session, UpstreamFailure,
 };
 use bartizan_gate::wire::frame::FrameLimits;
 use bartizan_gate::wire::headers::RoutingHeaders;
@@ -273,6 +273,45 @@ fn what_names_no_call_is_redacted_as_every_call_of_the_session_demands() {
             }
         }
     }
+}
+
+/// Nothing on a pipe says for which call the server asks.
+#[test]
+fn a_request_on_a_pipe_belongs_to_the_only_call_that_is_open() {
+    let mut line = Line::new(Transport::Stdio);
+    line.session.set_server_state(ServerState::Process);
+    line.sink.uptime.set(line.uptime).unwrap();
+    let asks = |line: &mut Line, id: &str| {
+        line.server(None, &request(id, "roots/list", json!({}))).unwrap();
+        line.sink.kept().last().unwrap().within.clone()
+    };
+    assert_eq!(asks(&mut line, "none"), None);
+    let first = line.client(&call(1, "put")).unwrap();
+    assert_eq!(asks(&mut line, "one"), Some(first.clone()));
+    // What the record says decides about no answer: the client's has its own way.
+    let roots = json!({"jsonrpc": "2.0", "id": "one", "result": {"roots": []}});
+    line.client(&roots).unwrap();
+    let answered = line.sink.kept().last().unwrap().clone();
+    assert_eq!((answered.event, answered.within), (Event::Outcome, Some(first.clone())));
+    let log = notice("notifications/message", json!({"level": "info", "data": "x"}));
+    line.server(None, &log).unwrap();
+    assert_eq!(line.sink.kept().last().unwrap().within, None, "only a request");
+
+    line.client(&call(2, "put")).unwrap();
+    assert_eq!(asks(&mut line, "two"), None, "of which of them?");
+    let told = line.client(&cancel(2)).unwrap();
+    line.end(|session, now| session.upstream_accepted(&told, now));
+    assert_eq!(asks(&mut line, "cancelled"), None, "the server may still be at work on it");
+    line.uptime += Duration::from_hours(1);
+    assert_eq!(asks(&mut line, "later"), Some(first.clone()));
+    assert!(line.server(None, &result(1)).is_some());
+    assert_eq!(asks(&mut line, "answered"), None);
+
+    // A line that is not a pipe of this session alone.
+    let mut line = Line::new(Transport::Stdio);
+    line.sink.uptime.set(line.uptime).unwrap();
+    line.client(&call(1, "put")).unwrap();
+    assert_eq!(asks(&mut line, "one"), None);
 }
 
 #[test]

@@ -34,7 +34,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -52,7 +52,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -63,6 +63,8 @@ use crate::firewall::{
     Client, Firewall, LEGACY, RecordingUpstream, Setup, answer as http_answer, call, journal, json,
     odd_answer, post, wait,
 };
+use crate::http_edge::rig::{self, Behind, Play, Rig};
+use crate::http_edge::streams;
 use crate::journal::{config, denial, intent, now, outcome};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -582,7 +584,7 @@ async fn a_client_span_is_the_time_of_the_server() {
     let mut ended = outcome("c1");
     ended.time = now(9000).wall;
     ended.duration_us = Some(8500);
-    ended.upstream = Some(UpstreamFacts { start_us: 3000, duration_us: 6000 }.into());
+    ended.upstream = Some(UpstreamFacts { start_us: 3000, duration_us: 6000, at: None }.into());
     fixture.journal.keep(&begun).unwrap();
     fixture.journal.keep(&ended).unwrap();
     let mut unsent = outcome("c2");
@@ -690,6 +692,49 @@ async fn a_request_of_the_server_belongs_to_its_call() {
     assert!(of("s1").links.is_empty());
     assert_eq!(hex(&of("s2").links[0].trace_id), OTHER);
     assert!(of("s3").parent_span_id.is_empty(), "its call is not known");
+    fixture.end().await;
+}
+
+/// The server asks in the answer stream of a call, and the client answers with a POST.
+#[tokio::test]
+async fn a_question_in_an_answer_stream_over_http_is_a_span_below_its_call() {
+    let question = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"Sure?","requestedSchema":{"type":"object","properties":{}}}}"#;
+    let answer = r#"{"jsonrpc":"2.0","id":"q","result":{"action":"accept","content":{}}}"#;
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let behind = Behind::start(move |number, _| match number {
+        0 => streams::begun(),
+        1 => vec![
+            rig::stream_head(""),
+            rig::chunk(&format!("data: {question}\n\n")),
+            Play::Wait(Arc::clone(&wait)),
+            rig::chunk(&format!("data: {}\n\n", rig::result(1))),
+            rig::stream_end(),
+        ],
+        _ => rig::answer("202 Accepted", "", ""),
+    })
+    .await;
+    let rig = Rig::start(behind.address);
+    let (mut client, session) = streams::in_session(&rig).await;
+    client.send(&rig::post(&session, &rig::call(1, "get"))).await;
+    client.head().await;
+    assert_eq!(client.event().await, format!("data: {question}\n\n"));
+    assert_eq!(rig.ask(&rig::post(&session, answer)).await.status, 202);
+    assert_eq!(behind.nth(3).await.body, answer.as_bytes());
+    go.notify_one();
+    assert_eq!(client.event().await, format!("data: {}\n\n", rig::result(1)));
+
+    let mut fixture = fixture(Vec::new()).await;
+    for record in &*rig.sink.kept() {
+        fixture.journal.keep(record).unwrap();
+    }
+    // Two spans each of `initialize`, the call and the question.
+    let spans = fixture.receiver.spans(6).await;
+    let call = named(&spans, "tools/call get", SpanKind::Client);
+    let asked = named(&spans, "elicitation/create", SpanKind::Server);
+    assert_eq!((&asked.trace_id, &asked.parent_span_id), (&call.trace_id, &call.span_id));
+    let told = named(&spans, "elicitation/create", SpanKind::Client);
+    assert_eq!(told.parent_span_id, asked.span_id);
     fixture.end().await;
 }
 
@@ -1508,6 +1553,13 @@ fn a_server_is_told_our_span_where_its_configuration_says_so() {
         .collect();
     let clients: Vec<&Span> =
         spans.iter().filter(|span| span.kind == i32::from(SpanKind::Client)).collect();
+    // Where the server is, as its URL says.
+    for (client, url) in clients.iter().zip([told.url(), told.url(), told.url(), plain.url()]) {
+        let port = url.parse::<Uri>().unwrap().port_u16().unwrap().to_string();
+        check(client, &[("server.address", "127.0.0.1"), ("server.port", &port)]);
+    }
+    let server = spans.iter().find(|span| span.kind == i32::from(SpanKind::Server)).unwrap();
+    assert_eq!(attribute(server, "server.address"), None, "a SERVER span has that of its client");
     let told = told.received();
     assert_eq!((told.len(), clients.len()), (3, 4));
     for (got, client) in told.iter().zip(&clients) {
@@ -1521,6 +1573,26 @@ fn a_server_is_told_our_span_where_its_configuration_says_so() {
     let context = format!("00-{TRACE}-{}-01", hex(&clients[0].span_id));
     let expected = of(1, &meta.replace(&theirs, &context));
     assert_eq!(String::from_utf8(told[0].body.clone()).unwrap(), expected, "no other byte");
+}
+
+/// The host and port of a server's URL, and nothing else of it.
+#[test]
+fn the_address_of_a_server_is_the_host_and_port_of_its_url() {
+    let ways = [
+        ("url: 'http://mcp.example:8080/a/mcp?key=s3cret'", Some(("mcp.example", 8080))),
+        ("url: 'http://mcp.example/mcp'", Some(("mcp.example", 80))),
+        ("url: 'https://mcp.example/mcp'", Some(("mcp.example", 443))),
+        ("url: 'https://[2001:db8::7]:8443/mcp'", Some(("2001:db8::7", 8443))),
+        ("command: [server, '--url=http://mcp.example/mcp']", None),
+    ];
+    for (way, expected) in ways {
+        let text = format!("state: /s\nlisten: 127.0.0.1:0\nservers:\n  it: {{{way}}}\n");
+        let config = Config::parse(&text, Path::new("/"), &|_| None)
+            .unwrap_or_else(|problems| panic!("{problems}"));
+        let address = config.servers[0].address();
+        let found = address.as_ref().map(|at| (at.address.as_ref(), at.port));
+        assert_eq!(found, expected, "{way}");
+    }
 }
 
 /// As for bundles and decision logs: roots of our own, and a certificate that says who we are.

@@ -21,7 +21,7 @@ use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX, Finding,
     HIDDEN_MAX, KeptInput, LEFT_OUT_MAX, LinkFacts, Now, OBLIGATIONS_MAX, OperationFacts, Outcome,
     PLACES_MAX, PlaceFacts, ProtocolFacts, REASONS_MAX, RECORD_BYTES_MAX, ReasonFacts,
-    RedactionFacts, TAGS_MAX, Target, UpstreamFacts,
+    RedactionFacts, ServerAddress, TAGS_MAX, Target, UpstreamFacts,
 };
 use bartizan_gate::evidence::step::{AuditSink, Unkept};
 use bartizan_gate::evidence::text::Listed;
@@ -102,7 +102,14 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
         bytes: Some(u64::MAX),
         digest: Some(text.into()),
         duration_us: Some(u64::MAX),
-        upstream: Some(UpstreamFacts { start_us: u64::MAX, duration_us: u64::MAX }.into()),
+        upstream: Some(
+            UpstreamFacts {
+                start_us: u64::MAX,
+                duration_us: u64::MAX,
+                at: Some(ServerAddress { address: text.into(), port: u16::MAX }),
+            }
+            .into(),
+        ),
         within: Some("c".repeat(64).into()),
         link: Some(LinkFacts { trace_id: text.into(), span_id: text.into() }.into()),
         trace_id: Some(text.into()),

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, Finding, HttpFacts, IdentityFacts,
     KeptInput, LinkFacts, OperationFacts, Outcome, ProgramFacts, ProtocolFacts, ReasonFacts,
-    RedactionFacts, Tags, Target, UpstreamFacts,
+    RedactionFacts, ServerAddress, Tags, Target, UpstreamFacts,
 };
 use bartizan_gate::evidence::text::{Listed, Text, is_plain};
 
@@ -106,18 +106,29 @@ impl Out<'_> {
         self.maybe_number(",\"bytes\":", record.bytes);
         self.maybe(",\"digest\":", record.digest.as_deref());
         self.maybe_number(",\"duration_us\":", record.duration_us);
-        if let Some(UpstreamFacts { start_us, duration_us }) = record.upstream.as_deref() {
-            self.raw(",\"upstream\":{\"start_us\":");
-            self.number(*start_us);
-            self.raw(",\"duration_us\":");
-            self.number(*duration_us);
-            self.raw("}");
+        if let Some(upstream) = record.upstream.as_deref() {
+            self.upstream(upstream);
         }
         self.maybe(",\"within\":", record.within.as_deref());
         self.trace(record);
         self.rest(record)?;
         self.raw("}");
         Ok(())
+    }
+
+    /// The server's part of a call.
+    fn upstream(&mut self, upstream: &UpstreamFacts) {
+        let UpstreamFacts { start_us, duration_us, at } = upstream;
+        self.raw(",\"upstream\":{\"start_us\":");
+        self.number(*start_us);
+        self.raw(",\"duration_us\":");
+        self.number(*duration_us);
+        if let Some(ServerAddress { address, port }) = at {
+            self.member(",\"address\":", address);
+            self.raw(",\"port\":");
+            self.number(u64::from(*port));
+        }
+        self.raw("}");
     }
 
     /// The trace contexts.

@@ -161,11 +161,13 @@ pub struct ProgramRecord {
 }
 
 /// See [`UpstreamFacts`](bartizan_gate::evidence::record::UpstreamFacts).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "named as in the record")]
 pub struct UpstreamRecord {
     pub start_us: u64,
     pub duration_us: u64,
+    pub address: Option<String>,
+    pub port: Option<u16>,
 }
 
 /// See [`LinkFacts`](bartizan_gate::evidence::record::LinkFacts).

@@ -207,9 +207,14 @@ impl Assembler {
         let key = intent.call.as_deref().unwrap_or_default();
         let mut attributes = Attributes::default();
         attributes.call(intent, outcome);
+        let upstream = outcome.upstream.as_ref();
+        if let Some(upstream) = upstream {
+            attributes.text("server.address", upstream.address.as_deref());
+            attributes.number("server.port", upstream.port.map(u64::from));
+        }
         let end = time(outcome);
         // Without `upstream` it is not known when the call was forwarded, only when it was permitted.
-        let sent = outcome.upstream.map_or_else(|| time(intent), |it| back(end, it.duration_us));
+        let sent = upstream.map_or_else(|| time(intent), |it| back(end, it.duration_us));
         SpanData {
             span_context: context(
                 server.span_context.trace_id(),

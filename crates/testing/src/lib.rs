@@ -92,6 +92,8 @@ pub struct Sink {
     pub panicking: AtomicBool,
     /// Called with each record before it is kept, if set.
     pub before: OnceLock<fn(&AuditRecord)>,
+    /// The time that its clock shows; it has none if this is not set.
+    pub uptime: OnceLock<Duration>,
 }
 
 impl AuditSink for Sink {
@@ -106,6 +108,10 @@ impl AuditSink for Sink {
         self.kept().push(record.clone());
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    fn uptime(&self) -> Option<Duration> {
+        self.uptime.get().copied()
     }
 }
 

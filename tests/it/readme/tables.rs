@@ -15,7 +15,8 @@ use bartizan_gate::evidence::record::{
     ApprovalFacts, AuditRecord, ClientFacts, DecisionFacts, ENVIRONMENTS_MAX, Event, FLAGS_MAX,
     Finding, HIDDEN_MAX, HttpFacts, IdentityFacts, KeptInput, LEFT_OUT_MAX, LinkFacts, Now,
     OBLIGATIONS_MAX, OperationFacts, Outcome, PLACES_MAX, PlaceFacts, ProgramFacts, ProtocolFacts,
-    REASONS_MAX, ReasonFacts, RedactionFacts, TAGS_MAX, TAXONOMY, Target, UpstreamFacts,
+    REASONS_MAX, ReasonFacts, RedactionFacts, ServerAddress, TAGS_MAX, TAXONOMY, Target,
+    UpstreamFacts,
 };
 use bartizan_gate::evidence::refusal::{self, Addressee, DoorRefusal, Refusal};
 use bartizan_gate::evidence::step::AuditSink as _;
@@ -655,7 +656,14 @@ fn full_record() -> AuditRecord {
         bytes: Some(1),
         digest: Some("t".into()),
         duration_us: Some(1),
-        upstream: Some(UpstreamFacts { start_us: 1, duration_us: 1 }.into()),
+        upstream: Some(
+            UpstreamFacts {
+                start_us: 1,
+                duration_us: 1,
+                at: Some(ServerAddress { address: "t".into(), port: 1 }),
+            }
+            .into(),
+        ),
         within: Some("t".into()),
         link: Some(LinkFacts { trace_id: "t".into(), span_id: "t".into() }.into()),
         trace_id: Some("t".into()),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bartizan_edge::child::process::StopLevel;
 use bartizan_edge::child::{ChildLimits, ChildSpec, SpawnError};
 use bartizan_edge::client::{ExitReason, StdioLimits, StdioUpstream};
+use bartizan_gate::evidence::record::AuditRecord;
 use tempfile::TempDir;
 
 use super::support::{LONG, Run, file, limits, script};
@@ -296,6 +297,31 @@ cat > /dev/null
     let (refusal, answer) = read.trim_end().split_once('\n').unwrap();
     assert!(refusal.contains(r#""id":"s""#) && refusal.contains("-31001"), "{refusal}");
     assert_eq!(answer, r#"{"jsonrpc":"2.0","result":{"roots":[]},"id":"r"}"#);
+}
+
+#[tokio::test]
+async fn a_request_of_the_child_is_recorded_within_the_only_call() {
+    let folder = folder();
+    let asking = r#"
+read -r l
+echo '{"jsonrpc":"2.0","method":"roots/list","id":"r"}'
+read -r l
+echo '{"jsonrpc":"2.0","result":{},"id":1}'
+cat > /dev/null
+"#;
+    let mut run = Run::child(script(asking, folder.path()), limits());
+    run.sink.uptime.set(Duration::ZERO).unwrap();
+    run.send(ping("1")).await;
+    assert!(run.receive().await.unwrap().contains("roots/list"));
+    run.send(r#"{"jsonrpc":"2.0","result":{"roots":[]},"id":"r"}"#).await;
+    assert_eq!(run.receive().await.unwrap(), pong("1"));
+    let kept = run.sink.kept();
+    let of = |method: &str| {
+        let named = |record: &&AuditRecord| record.method.as_deref() == Some(method);
+        kept.iter().find(named).unwrap().clone()
+    };
+    assert!(of("ping").call.is_some());
+    assert_eq!(of("roots/list").within, of("ping").call);
 }
 
 #[tokio::test]

@@ -60,8 +60,8 @@ pub const RECORD_BYTES_MAX: usize = SKELETON_BYTES_MAX
     // Principal, server, method, tool, prompt, task, operation, pack, policy revision, call, approver,
     // hold, issuer, subject, client id, the call that a server's message came with.
     + 16 * Name::BYTES_MAX
-    // Name and version of the client; method, host, path and origin of a refused request; version
-    // and host of the program.
+    // Name and version of the client; method, host, path and origin of a refused request, or the host
+    // of the server that a call was forwarded to; version and host of the program.
     + 8 * Label::BYTES_MAX
     + IdText::BYTES_MAX
     + UriText::BYTES_MAX
@@ -465,13 +465,26 @@ pub struct ProgramFacts {
     pub configuration: Option<Text<Code>>,
 }
 
-/// The server's part of a call's time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Where a call was forwarded, and the server's part of its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UpstreamFacts {
     /// When the call was forwarded, since the program started, µs.
     pub start_us: u64,
     /// From then to the end of the answer, µs.
     pub duration_us: u64,
+    /// Where the server is; `None` for one that is a command.
+    #[serde(flatten)]
+    pub at: Option<ServerAddress>,
+}
+
+/// Where a protected server is, as its configured URL says (`server.address` and `server.port` of
+/// the OpenTelemetry semantic conventions): no credentials, no path, no query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerAddress {
+    /// The host name, or the IP address without brackets.
+    pub address: Text<Label>,
+    /// The port, also where it is the default of the scheme.
+    pub port: u16,
 }
 
 /// A second trace context of a message: that of its HTTP request, where `_meta` has one, too.
@@ -576,10 +589,11 @@ pub struct AuditRecord {
     /// From the arrival of the request to this record, µs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_us: Option<u64>,
-    /// When the call was forwarded, and how long its server took, in an `outcome` record.
+    /// When the call was forwarded, where, and how long its server took, in an `outcome` record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Box<UpstreamFacts>>,
-    /// In the records of a server's message: the call in whose answer stream the server sent it.
+    /// In the records of a server's message: the call in whose answer stream the server sent it; for
+    /// a request on the pipe of a session of its own, the only call that the server then had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<CallId>,
     /// The caller's trace id (W3C Trace Context), 32 lower-case hex digits.

@@ -260,7 +260,8 @@ struct CallFacts {
     parent_span_id: Option<Text<Code>>,
     /// The trace context of the HTTP request, where `_meta` has the parent.
     link: Option<Arc<LinkFacts>>,
-    /// The call in whose answer stream the server sent the message.
+    /// The call in whose answer stream the server sent the message, or on whose behalf it can only
+    /// be.
     within: Option<CallId>,
     /// The approvals that the call has used.
     approval: Option<Arc<ApprovalFacts>>,
@@ -696,7 +697,8 @@ impl Session {
         record.duration_us = Some(micros(now.uptime.saturating_sub(entry.started)));
         record.upstream = entry.forwarded.get().map(|start| {
             let duration_us = micros(now.uptime.saturating_sub(start));
-            Box::new(UpstreamFacts { start_us: micros(start), duration_us })
+            let at = self.server.address.clone();
+            Box::new(UpstreamFacts { start_us: micros(start), duration_us, at })
         });
         record
     }

@@ -15,7 +15,7 @@ use super::tasks::Tasks;
 use crate::catalog::drift::DefinitionLock;
 use crate::catalog::lists::ListPage;
 use crate::duty::duties::PrincipalDuties;
-use crate::evidence::record::Now;
+use crate::evidence::record::{Now, ServerAddress};
 use crate::evidence::text::{Name, Text};
 use crate::memory::MemoryBudget;
 use crate::question::access::Server;
@@ -45,6 +45,8 @@ pub struct Protected {
     pub batches: bool,
     /// Whether the server is told the trace context of the CLIENT span. Default: `false`.
     pub propagate: bool,
+    /// Where it is, for records. Default: `None`, as for a command.
+    pub address: Option<ServerAddress>,
     /// The reviewed definitions of its tools. Default: no lock.
     pub lock: DefinitionLock,
     /// Its name, as records have it.
@@ -75,6 +77,7 @@ impl Protected {
             refusal,
             batches: false,
             propagate: false,
+            address: None,
             lock: DefinitionLock::Off,
             record_name: OnceLock::new(),
             keeps_texts: AtomicBool::new(false),

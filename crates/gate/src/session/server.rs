@@ -27,8 +27,8 @@ use super::question::{Lookups, Question};
 use super::redaction::{redacted, redactions};
 use super::redelivery::Redelivery;
 use super::{
-    CHALLENGE_DROPPED, CallFacts, ErrorAnswer, Gate, InFlightCall, ServerRequest, Session, id_text,
-    released, sizes,
+    CHALLENGE_DROPPED, CallFacts, ErrorAnswer, Gate, InFlightCall, ServerRequest, ServerState,
+    Session, id_text, released, sizes,
 };
 
 impl Session {
@@ -336,7 +336,7 @@ impl Session {
         let known =
             Lookups { task: task.as_ref().and_then(|it| it.as_deref()), ..Lookups::default() };
         let question = Question::of(self, frame, name, Direction::ToClient, self.protocol, known);
-        let facts = CallFacts { within: within.cloned(), ..question.facts(&call) };
+        let facts = self.placed(question.facts(&call), within, id.filter(|_| task.is_none()), now);
         let mut record = self.record_of(id.map_or(Event::Notice, |_| Event::Intent), &facts, now);
         record.id = id.map(id_text);
         record.bytes = u64::try_from(frame.document().raw().len()).ok();
@@ -391,6 +391,32 @@ impl Session {
             also.extend(self.cancel_server_request(&question, now));
         }
         Step::new(record, Act::Deliver(released(frame, edited))).with_records(also)
+    }
+
+    /// Says in `facts` which call a message of the server came with, for records alone: `within`, or
+    /// for a request `id` on a pipe, [`Session::only_call`].
+    fn placed(
+        &mut self,
+        facts: CallFacts,
+        within: Option<&CallId>,
+        id: Option<&Id>,
+        now: Now,
+    ) -> CallFacts {
+        let within = within.cloned().or_else(|| id.and_then(|_| self.only_call(now)));
+        CallFacts { within, ..facts }
+    }
+
+    /// The call that a server which is a process of this session alone sends a request for: nothing
+    /// on its pipe says so, so it is known only while the server has no other request at hand. A
+    /// request that ended without an answer counts as such a request for a while.
+    fn only_call(&mut self, now: Now) -> Option<CallId> {
+        if self.server_state != ServerState::Process || self.owed.counted(now.uptime) > 0 {
+            return None;
+        }
+        let calls = self.calls.values();
+        let mut calls = calls.filter(|it| it.id.is_some() && it.forwarded.get().is_some());
+        let only = calls.next()?;
+        calls.next().is_none().then(|| Arc::clone(&only.facts.call))
     }
 
     /// The client is asked `question`, under `id`.
