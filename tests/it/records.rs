@@ -90,15 +90,15 @@ fn maximal(text: &str, input: Value) -> AuditRecord {
             obligations: many(OBLIGATIONS_MAX).into(),
             policy: text.into(),
             engine: "compiled",
-            told: Some(text.into()),
+            told: Some(Box::new(text.into())),
         }),
         outcome: Some(Outcome::UpstreamFailed),
         error_type: Some(text.into()),
         hidden: many(HIDDEN_MAX).into(),
-        redacted: Some(RedactionFacts {
+        redacted: Some(Box::new(RedactionFacts {
             count: usize::MAX,
             places: vec![place; PLACES_MAX + 7].into(),
-        }),
+        })),
         bytes: Some(u64::MAX),
         digest: Some(text.into()),
         duration_us: Some(u64::MAX),
@@ -248,7 +248,9 @@ const WITHOUT: &[fn(&mut AuditRecord)] = &[
     |record| record.error_type = None,
     |record| record.hidden = Listed::default(),
     |record| record.redacted = None,
-    |record| record.redacted = Some(RedactionFacts { count: 0, places: Listed::default() }),
+    |record| {
+        record.redacted = Some(Box::new(RedactionFacts { count: 0, places: Listed::default() }));
+    },
     |record| record.bytes = None,
     |record| record.digest = None,
     |record| record.duration_us = None,

@@ -151,6 +151,27 @@ fn what_is_told_is_bounded_shown_as_one_line_and_holds_no_secret() {
     assert!(!told(&format!("\"{secret}\"")).contains(secret));
 }
 
+/// Else an agent would make a record of each by changing what a rule repeats.
+#[test]
+fn refusals_that_tell_different_things_are_counted_as_one_kind() {
+    let permit = r#"permit contains {"code": "all", "message": "everything"} if true"#;
+    let deny = r#"deny contains {"code": "pin", "message": "m", "tell": sprintf("Not %v.", [key])} if {
+	key := object.get(input, ["params", "arguments", "key"], "")
+	input.tool.name == "get_flag"
+}"#;
+    let firewall = Firewall::with(Setup {
+        rego: Some(format!("package mcp\n\n{permit}\n\n{deny}\n")),
+        top: "audit: {repeat_interval: 1m}\n".to_owned(),
+        ..Setup::default()
+    });
+    for number in 1..=5 {
+        let reply = firewall.ask(call(number, "get_flag", &format!(r#"{{"key":"x{number}"}}"#)));
+        let message = reply.json()["error"]["message"].clone();
+        assert_eq!(message, format!("Refused by policy. Not x{number}."));
+    }
+    assert_eq!(firewall.records("event", "denial").len(), 1);
+}
+
 #[test]
 fn nothing_is_told_where_the_message_passes() {
     let permit = r#"permit contains {"code": "all", "message": "everything"} if true"#;

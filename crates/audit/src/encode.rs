@@ -269,7 +269,7 @@ impl Out<'_> {
         self.texts((",\"obligations\":", ",\"obligations_more\":", true), obligations);
         self.member(",\"policy\":", policy);
         self.member(",\"engine\":", engine);
-        self.maybe(",\"told\":", told.as_deref());
+        self.maybe(",\"told\":", told.as_deref().map(|told| &**told));
         self.raw("}");
     }
 

@@ -637,7 +637,7 @@ fn full_record() -> AuditRecord {
             obligations: vec!["limit:c"; OBLIGATIONS_MAX + 1].into(),
             policy: "p".into(),
             engine: "strict",
-            told: Some("x".into()),
+            told: Some(Box::new("x".into())),
         }),
         approval: Some(
             ApprovalFacts {
@@ -652,7 +652,10 @@ fn full_record() -> AuditRecord {
         outcome: Some(Outcome::Ok),
         error_type: Some("t".into()),
         hidden: vec!["h"; HIDDEN_MAX + 1].into(),
-        redacted: Some(RedactionFacts { count: 1, places: vec![place; PLACES_MAX + 1].into() }),
+        redacted: Some(Box::new(RedactionFacts {
+            count: 1,
+            places: vec![place; PLACES_MAX + 1].into(),
+        })),
         bytes: Some(1),
         digest: Some("t".into()),
         duration_us: Some(1),

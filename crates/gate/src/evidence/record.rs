@@ -349,9 +349,10 @@ pub struct DecisionFacts {
     pub policy: Text<Name>,
     /// The engine that evaluated it: `strict`, `compiled` or `none`.
     pub engine: &'static str,
-    /// What the agent was told by rules that refuse or hold its message; absent if nothing.
+    /// What the agent was told by rules that refuse or hold its message; absent if nothing. Most
+    /// rules tell nothing, so it takes no more than a pointer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub told: Option<Text<Told>>,
+    pub told: Option<Box<Text<Told>>>,
 }
 
 impl DecisionFacts {
@@ -578,7 +579,7 @@ pub struct AuditRecord {
     pub hidden: Listed<Text<Label>, HIDDEN_MAX>,
     /// What was redacted from an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub redacted: Option<RedactionFacts>,
+    pub redacted: Option<Box<RedactionFacts>>,
     /// Size of the message, bytes; of what was delivered, where something was redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,

@@ -259,6 +259,7 @@ fn template(record: &AuditRecord) -> Option<AuditRecord> {
     };
     if let Some(decision) = &mut first.decision {
         decision.reasons = std::mem::take(&mut decision.reasons).shortened(REASONS_NAMED_MAX);
+        decision.told = None;
     }
     Some(first)
 }

@@ -623,7 +623,7 @@ impl Session {
         to: Addressee<'_>,
     ) -> Step {
         let told = record.decision.as_ref().and_then(|decision| decision.told.clone());
-        let to = Addressee { told: told.as_deref(), ..to };
+        let to = Addressee { told: told.as_deref().map(|told| &**told), ..to };
         let unrecorded = Refusal::unrecorded(to);
         // A cancellation may cross the answer on its way, which is no fault of the client.
         let late = *refusal == Refusal::NotInFlight;
@@ -715,7 +715,7 @@ pub(super) struct ClientMessage<'a> {
     /// The policy input for the record, once the policy was asked.
     input: Option<RecordedInput>,
     /// What was removed from the answers that it carries.
-    removed: Option<RedactionFacts>,
+    removed: Option<Box<RedactionFacts>>,
     /// That it is judged by session facts.
     reader: Option<Arc<FactReader>>,
     /// Its places in limits of calls in flight.

@@ -354,9 +354,10 @@ pub(super) fn told(
     decision: &Decision,
     refused: &ReasonedRefusal,
     hidden: bool,
-) -> Option<Text<Told>> {
+) -> Option<Box<Text<Told>>> {
     let denied = decision.effect == Effect::Deny && refused.refusal == Refusal::Denied;
     let rules = if denied { &decision.reasons[..] } else { &[] };
     let tells = refused.reasons.iter().chain(rules).filter_map(|reason| reason.tell.as_ref());
-    Tell::together(tells.filter(|tell| tell.hidden || !hidden)).as_deref().map(Into::into)
+    Tell::together(tells.filter(|tell| tell.hidden || !hidden))
+        .map(|text| Box::new(text.as_str().into()))
 }

@@ -85,14 +85,14 @@ pub(super) fn redacted_in(
     if redacted.places.is_empty() {
         return Ok(None);
     }
-    record.redacted = Some(RedactionFacts {
+    record.redacted = Some(Box::new(RedactionFacts {
         count: redacted.places.len(),
         places: redacted
             .places
             .iter()
             .map(|place| PlaceFacts { pointer: (&place.pointer).into(), rule: place.rule })
             .collect(),
-    });
+    }));
     record.set_finding(finding);
     if gate.observes() {
         record.note = Some("observe: nothing was redacted".into());
