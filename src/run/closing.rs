@@ -13,7 +13,7 @@ use bartizan_edge::Shared;
 use bartizan_gate::evidence::step::Unkept;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Export;
 use super::checkpoints::Checkpoints;
@@ -22,6 +22,10 @@ use super::limit_log::LimitLog;
 
 /// How long a stop waits at most, after the drain time, until the journal is closed and on the disk.
 pub const CLOSE_MAX: Duration = Duration::from_secs(4);
+
+/// How long the journal has at least for that, whatever signals come: two often come together, from a
+/// terminal and from the program that started this one.
+const CLOSE_MIN: Duration = Duration::from_millis(500);
 
 /// How long it then waits at most for the exports, which take five seconds at most by themselves.
 const EXPORT_MAX: Duration = Duration::from_secs(6);
@@ -60,6 +64,12 @@ impl Closing {
     ///
     /// The journal's end could not be written or flushed, or not in time.
     pub(super) async fn run(self) -> Result<(), NotClosed> {
+        // A signal that came before is about the calls, which have ended.
+        tokio::select! {
+            biased;
+            () = self.hurry.notified() => {}
+            () = std::future::ready(()) => {}
+        }
         let closed = tokio::select! {
             closed = timeout(CLOSE_MAX, self.close()) => match closed {
                 Ok(closed) => closed.map_err(|Unkept { cause }| format!("it was not closed in order: {cause}")),
@@ -67,7 +77,7 @@ impl Closing {
                     "the disk has not taken its end within {} s", CLOSE_MAX.as_secs()
                 )),
             },
-            () = self.hurry.notified() => {
+            () = self.hurried() => {
                 Err("a further signal came before the disk had taken its end".to_owned())
             }
         };
@@ -81,6 +91,12 @@ impl Closing {
             () = self.hurry.notified() => {}
         }
         Ok(())
+    }
+
+    /// Ends at a further signal, and not before a disk that works has had time to take the end.
+    async fn hurried(&self) {
+        sleep(CLOSE_MIN).await;
+        self.hurry.notified().await;
     }
 
     async fn close(&self) -> Result<(), Unkept> {

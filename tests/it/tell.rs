@@ -146,9 +146,18 @@ fn what_is_told_is_bounded_shown_as_one_line_and_holds_no_secret() {
     let long = told(&format!("\"{}\"", "é".repeat(200)));
     assert!(long.len() <= 1024 && long.starts_with("a éé") && long.contains("b éé"), "{long}");
     assert!(!long.contains("c éé"), "{long}");
-    assert_eq!(told(r#""x\ny\u202ez""#), "a x y z b x y z c x y z d x y z");
-    let secret = concat!("ghp_", "16C7e42F292c6912E7710c838347Ae178B4a");
-    assert!(!told(&format!("\"{secret}\"")).contains(secret));
+    assert_eq!(told(r#""x\ny\u202ez""#), "a x yz b x yz c x yz d x yz");
+    let (begin, end) = ("ghp_16C7e42F292c6912", "E7710c838347Ae178B4a");
+    for key in [
+        format!("{begin}{end}"),
+        // What is left out does not hide it.
+        format!("{begin}\u{200b}{end}"),
+        // Where the text is cut.
+        format!("{}{begin}{end}", "x ".repeat(237)),
+    ] {
+        let told = told(&format!("\"{key}\""));
+        assert!(!told.contains("ghp_16") && told.contains("***"), "{told}");
+    }
 }
 
 /// Else an agent would make a record of each by changing what a rule repeats.

@@ -143,18 +143,13 @@ impl Committer {
     ///
     /// # Errors
     ///
-    /// The time is over, or the flush that goes on has taken as long as one may. Then nobody waits
-    /// any more until it has ended.
+    /// The time is over, or the flush that goes on has taken as long as one may; then nobody waits any
+    /// more until it has ended.
     pub(super) fn patience(&self, joined: Instant) -> Result<Instant, String> {
         let (mut state, now) = (lock(&self.state), Instant::now());
-        let ends = joined.checked_add(FLUSH_WAIT_MAX).filter(|ends| *ends > now);
-        let Some(ends) = ends else {
-            self.give_up(&mut state);
-            return Err(LATE.to_owned());
-        };
-        if self.is_late(&mut state, now) {
-            return Err(LATE.to_owned());
-        }
+        let late = self.is_late(&mut state, now);
+        let ends = joined.checked_add(FLUSH_WAIT_MAX).filter(|ends| *ends > now && !late);
+        let Some(ends) = ends else { return Err(LATE.to_owned()) };
         Ok(match state.disk {
             Disk::Flushing(since) => since.checked_add(FLUSH_WAIT_MAX).unwrap_or(ends).min(ends),
             Disk::Idle | Disk::Late => ends,

@@ -18,7 +18,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use super::disk::{Does, Kept, settled_once};
 use crate::http_edge::legacy_sse::Agent;
 use crate::http_edge::rig::{
-    Behind, Play, Rig, answer, call, json, modern_call, post, result, shared, soon, upstream_config,
+    Behind, Play, Rig, answer, call, chunk, json, modern_call, post, result, shared, soon,
+    stream_head, upstream_config,
 };
 use crate::http_edge::streams::{INITIALIZE, INITIALIZED, begun, in_session};
 use crate::journal;
@@ -285,11 +286,13 @@ async fn a_call_that_is_cancelled_while_it_waits_is_not_made_and_ends_once() {
     }
 }
 
-/// Of a batch, what its client cancels while it waits for the disk is left out.
+/// Of a batch, what its client cancels while it waits for the disk is left out, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_batch_that_waits_what_is_cancelled_is_left_out() {
     const CANCEL: &str =
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    const QUESTION: &str = r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#;
+    const ANSWER: &str = r#"{"jsonrpc":"2.0","id":"q","result":{"roots":[]}}"#;
     let kept = Kept::durable();
     let behind = Behind::start(|_, request| {
         let body = String::from_utf8_lossy(&request.body).into_owned();
@@ -297,6 +300,9 @@ async fn of_a_batch_that_waits_what_is_cancelled_is_left_out() {
             let begun = INITIALIZED.replace("2025-11-25", "2025-03-26");
             let headers = "Content-Type: application/json\r\nMcp-Session-Id: s-1\r\n";
             answer("200 OK", headers, &begun)
+        } else if body.contains("asks") {
+            let question = chunk(&format!("data: {QUESTION}\n\n"));
+            vec![stream_head(""), question, Play::Wait(Arc::default())]
         } else if body.contains("cancelled") {
             answer("202 Accepted", "", "")
         } else {
@@ -323,9 +329,13 @@ async fn of_a_batch_that_waits_what_is_cancelled_is_left_out() {
     let reply = client.reply().await;
     let [id] = &*reply.header("mcp-session-id") else { panic!("{}", reply.head) };
     let session = format!("Mcp-Session-Id: {id}\r\n");
+    let mut asked = rig.client().await;
+    asked.send(&post(&session, &call(7, "asks"))).await;
+    asked.head().await;
+    assert!(asked.event().await.contains(QUESTION));
     let before = kept.seen.events().iter().filter(|it| **it == Event::Intent).count();
     kept.disk.flush(Does::Hangs);
-    let both = format!("[{},{}]", call(1, "change"), call(2, "change"));
+    let both = format!("[{},{},{ANSWER}]", call(1, "change"), call(2, "change"));
     client.send(&post(&session, &both)).await;
     kept.seen.intents(before + 2).await;
     let mut other = rig.client().await;
@@ -333,10 +343,12 @@ async fn of_a_batch_that_waits_what_is_cancelled_is_left_out() {
     kept.outcome(Outcome::Cancelled).await;
     kept.disk.flush(Does::Works);
     assert_eq!(client.reply().await.text(), format!("[{}]", result(2)));
+    drop(asked);
+    rig.closing.cancel();
     rig.drained().await;
     let received = behind.received();
     let batch = received.iter().find(|it| it.body.starts_with(b"[")).unwrap();
-    let sent = format!("[{}]", call(2, "change"));
+    let sent = format!("[{},{ANSWER}]", call(2, "change"));
     assert_eq!(String::from_utf8_lossy(&batch.body), sent, "not the one that was cancelled");
     assert!(settled_once(&kept.records()));
     verify(&kept.path(), Extent::Whole).unwrap();

@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::wire::unseen::is_unseen;
-
 pub use super::redact::Redaction;
 pub use crate::question::hold::GrantScope;
 pub use crate::question::rate::Rate;
@@ -87,12 +85,6 @@ impl Origin {
     }
 }
 
-/// Most bytes of what one rule tells the agent.
-const TELL_BYTES_MAX: usize = 512;
-
-/// Most bytes of what all rules together tell the agent about one message.
-const TOLD_BYTES_MAX: usize = 1024;
-
 /// What a rule tells the agent whose message it refuses or holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tell {
@@ -101,33 +93,6 @@ pub struct Tell {
     /// Whether the agent is told, too, if the policy hides the tool. It then learns that the tool
     /// exists.
     pub hidden: bool,
-}
-
-impl Tell {
-    /// What rules tell, together: each text once, in order, as long as there is room. Line breaks and
-    /// characters that are not shown become spaces. `None` if they tell nothing.
-    pub fn together<'a>(tells: impl Iterator<Item = &'a Self>) -> Option<String> {
-        let mut told: Vec<String> = Vec::new();
-        let mut bytes: usize = 0;
-        for tell in tells {
-            let shown = shown(&tell.text);
-            let with_it = bytes.saturating_add(shown.len()).saturating_add(1);
-            if !shown.is_empty() && with_it <= TOLD_BYTES_MAX && !told.contains(&shown) {
-                bytes = with_it;
-                told.push(shown);
-            }
-        }
-        (!told.is_empty()).then(|| told.join(" "))
-    }
-}
-
-/// `text` as an agent gets it.
-fn shown(text: &str) -> String {
-    let end = (0..=TELL_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
-    let kept = text.get(..end.unwrap_or_default()).unwrap_or_default();
-    let plain: String = kept.chars().map(|c| if is_unseen(c) { ' ' } else { c }).collect();
-    let words: Vec<&str> = plain.split_whitespace().collect();
-    words.join(" ")
 }
 
 /// One reason of a decision. Goes into records; only what it tells goes to the client.

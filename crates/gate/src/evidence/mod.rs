@@ -7,6 +7,7 @@
 pub mod trace;
 mod mask;
 pub mod text;
+pub(crate) mod told;
 pub mod finding;
 pub mod record;
 pub mod step;

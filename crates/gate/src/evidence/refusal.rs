@@ -539,10 +539,10 @@ impl Refusal {
             body.extend_from_slice(meta.as_bytes());
         }
         body.extend_from_slice(b"\"content\":[{\"type\":\"text\",\"text\":");
-        let text = text.strip_suffix('.').unwrap_or(text);
-        let page = self.page().map(|page| format!(". Approvers answer at {page}"));
+        let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+        let page = self.page().map(|page| format!(" Approvers answer at {page}."));
         let page = page.unwrap_or_default();
-        write_string(body, &format!("{text}{page}. decision_id: {}", to.decision_id));
+        write_string(body, &format!("{text}{stop}{page} decision_id: {}", to.decision_id));
         body.extend_from_slice(b"}],\"isError\":true}}");
     }
 

@@ -71,7 +71,8 @@ pub(crate) struct ClientBatch {
 /// One message of a [`ClientBatch`].
 #[derive(Debug)]
 pub(crate) struct BatchedMessage {
-    pub(crate) call: CallId,
+    /// The call that it begins; absent for an answer, which begins none.
+    pub(crate) begins: Option<CallId>,
     /// The id, if it is a request.
     pub(crate) id: Option<Id>,
     /// The message, as it is forwarded.
@@ -82,7 +83,7 @@ impl ClientBatch {
     /// Leaves out the messages whose calls have ended. Bytes change only if there are any.
     fn without_ended(&mut self, is_open: &IsOpen<'_>) {
         let before = self.messages.len();
-        self.messages.retain(|message| is_open(&message.call));
+        self.messages.retain(|message| message.begins.as_ref().is_none_or(is_open));
         if self.messages.len() < before {
             self.body = write_batch(self.messages.iter().map(|message| &message.body));
         }

@@ -356,10 +356,11 @@ fn forward_batch(
         marks.extend(step.take_marks());
         let (kept, act) = step.into_parts();
         let Act::Forward(permitted) = act else { return None };
+        let begins = kept.iter().any(|record| record.event == Event::Intent);
         records.extend(kept);
         duties.merge(permitted.duties());
         messages.push(BatchedMessage {
-            call: Arc::clone(permitted.call()),
+            begins: begins.then(|| Arc::clone(permitted.call())),
             id: reply_to.id().cloned(),
             body: permitted.body().clone(),
         });

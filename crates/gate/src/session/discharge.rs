@@ -7,13 +7,14 @@ use std::cell::LazyCell;
 use bytes::Bytes;
 
 use crate::duty::arguments;
-use crate::duty::decision::{Bound, Decision, Effect, Limit, Obligation, Origin, Reason, Tell};
+use crate::duty::decision::{Bound, Decision, Effect, Limit, Obligation, Origin, Reason};
 use crate::duty::limit::{NotCounted, Places, Wait};
 use crate::evidence::record::{
     AuditRecord, DecisionFacts, Finding, Now, OBLIGATIONS_MAX, ReasonFacts,
 };
 use crate::evidence::refusal::Refusal;
 use crate::evidence::text::{Label, Listed, Text, Told};
+use crate::evidence::told;
 use crate::question::hold::{self, Hold, HoldEnd};
 use crate::wire::frame::{Frame, Sender};
 use crate::wire::protocol::Direction;
@@ -358,6 +359,5 @@ pub(super) fn told(
     let denied = decision.effect == Effect::Deny && refused.refusal == Refusal::Denied;
     let rules = if denied { &decision.reasons[..] } else { &[] };
     let tells = refused.reasons.iter().chain(rules).filter_map(|reason| reason.tell.as_ref());
-    Tell::together(tells.filter(|tell| tell.hidden || !hidden))
-        .map(|text| Box::new(text.as_str().into()))
+    told::together(tells.filter(|tell| tell.hidden || !hidden)).map(Box::new)
 }
