@@ -16,8 +16,8 @@ use bartizan_edge::client::ExitReason;
 ///
 /// Opens no port until the whole configuration has been checked. Stops on SIGTERM or SIGINT, after
 /// the calls in progress have ended or `limits.drain` has passed, and the journal is closed; a further
-/// signal waits no longer. Exit code 1 if the journal could not be closed. Reads policies again on
-/// SIGHUP.
+/// signal ends the wait, that for the disk after half a second. Exit code 1 if the journal could not
+/// be closed. Reads policies again on SIGHUP.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  bartizan run -c /etc/bartizan/bartizan.yaml")]
 pub(super) struct RunArgs {

@@ -73,24 +73,23 @@ impl Closing {
         let closed = tokio::select! {
             closed = timeout(CLOSE_MAX, self.close()) => match closed {
                 Ok(closed) => closed.map_err(|Unkept { cause }| format!("it was not closed in order: {cause}")),
-                Err(_elapsed) => Err(format!(
-                    "the disk has not taken its end within {} s", CLOSE_MAX.as_secs()
-                )),
+                Err(_elapsed) => {
+                    let within = CLOSE_MAX.as_secs();
+                    return Err(self.missing(&format!("the disk has not taken its end within {within} s")));
+                }
             },
             () = self.hurried() => {
-                Err("a further signal came before the disk had taken its end".to_owned())
+                return Err(self.missing("a further signal came before the disk had taken its end"));
             }
         };
-        if let Err(why) = closed {
-            return Err(self.missing(&why));
-        }
+        // Also where the journal could not be closed: what it has may have no other copy.
         tokio::select! {
             ended = timeout(EXPORT_MAX, self.export.finish()) => if ended.is_err() {
                 tracing::warn!("the exports did not end; the next start sends what is left");
             },
             () = self.hurry.notified() => {}
         }
-        Ok(())
+        closed.map_err(|why| self.missing(&why))
     }
 
     /// Ends at a further signal, and not before a disk that works has had time to take the end.
