@@ -121,7 +121,7 @@ fn is_tls(url: &Uri) -> bool {
 
 /// Whether nobody on the way to `url` can read or change what is sent: TLS, or this machine.
 pub(super) fn is_protected(url: &Uri) -> bool {
-    url.scheme_str() == Some("https") || is_loopback(url.host().unwrap_or_default())
+    is_tls(url) || is_loopback(url.host().unwrap_or_default())
 }
 
 /// Whether `host` of a URL is this machine, whoever asks.

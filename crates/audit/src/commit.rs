@@ -121,7 +121,7 @@ impl Committer {
         let known = if position <= state.failed {
             Some(Err(state.broken.clone().unwrap_or_else(|| NOT_FLUSHED.to_owned())))
         } else if state.replaces || state.stopped {
-            Some(Err(state.broken.clone().unwrap_or_else(|| "the journal is closed".to_owned())))
+            Some(Err(state.broken.clone().unwrap_or_else(|| CLOSED.to_owned())))
         } else if position <= state.flushed {
             Some(Ok(()))
         } else if self.is_late(&mut state, joined) {
@@ -156,27 +156,19 @@ impl Committer {
         })
     }
 
-    /// Whether the flush that goes on takes too long.
+    /// Whether the flush that goes on takes too long. If it is found now, all who wait for the next one
+    /// are refused.
     fn is_late(&self, state: &mut State, now: Instant) -> bool {
         if let Disk::Flushing(since) = state.disk
             && now.saturating_duration_since(since) >= FLUSH_WAIT_MAX
         {
-            self.give_up(state);
+            state.disk = Disk::Late;
+            for (_, done) in std::mem::take(&mut state.waiting) {
+                drop(done.send(Err(LATE.to_owned())));
+            }
+            self.look(state);
         }
         state.disk == Disk::Late
-    }
-
-    /// Notes that the flush that goes on, if one does, takes too long, and refuses all who wait for
-    /// the next one.
-    fn give_up(&self, state: &mut State) {
-        if state.disk == Disk::Idle {
-            return;
-        }
-        state.disk = Disk::Late;
-        for (_, done) in std::mem::take(&mut state.waiting) {
-            drop(done.send(Err(LATE.to_owned())));
-        }
-        self.look(state);
     }
 
     /// Tries to flush again after a flush that failed, with the last record at `position`. Fails
@@ -272,6 +264,9 @@ impl Committer {
         self.trouble.load(Ordering::Acquire).then(|| lock(&self.state))
     }
 }
+
+/// Why nothing is written or flushed any more.
+pub(super) const CLOSED: &str = "the journal is closed";
 
 /// Why a record is not on the disk.
 const NOT_FLUSHED: &str = "the journal could not be flushed to the disk";

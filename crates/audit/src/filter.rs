@@ -5,6 +5,7 @@
 //! wanted. [`Matcher`] does this for lines of a journal: it looks for the bytes of the wanted values
 //! first, and parses only the lines that have them.
 
+use bartizan_gate::evidence::finding::Layer;
 use bartizan_gate::evidence::record::{Event, Finding, Outcome};
 use memchr::memchr;
 use memchr::memmem::{Finder, find};
@@ -93,8 +94,8 @@ impl Field {
     pub fn known(self) -> Option<Vec<&'static str>> {
         let known: &[&str] = match self {
             Self::Event => return Some(Event::ALL.iter().map(|event| event.as_str()).collect()),
+            Self::Layer => return Some(Layer::ALL.iter().map(|layer| layer.id).collect()),
             Self::Finding => return Some(Finding::ALL.iter().map(|it| it.as_str()).collect()),
-            Self::Layer => &["L1", "L2", "L3", "L4", "L5", "L6", "L7", "X"],
             Self::Decision => &["permit", "deny", HELD],
             Self::Effect => &["read", "write", "destructive", "exec", "unknown"],
             Self::Outcome => return Some(Outcome::ALL.iter().map(Outcome::as_str).collect()),

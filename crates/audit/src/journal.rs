@@ -25,7 +25,7 @@ use bartizan_gate::evidence::record::{AuditRecord, Event, Now};
 use bartizan_gate::evidence::step::{AuditSink, Flushed, Position, Unkept};
 
 use super::checkpoint::CheckpointMember;
-use super::commit::Committer;
+use super::commit::{CLOSED, Committer};
 use super::durability::Durability;
 use super::encode::Encoder;
 use super::recover::{self, JournalError, Recovery, at};
@@ -279,7 +279,7 @@ impl Journal {
 }
 
 fn closed() -> Unkept {
-    Unkept { cause: "the journal is closed".to_owned() }
+    Unkept { cause: CLOSED.to_owned() }
 }
 
 fn hangs() -> Unkept {

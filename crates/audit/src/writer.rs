@@ -18,7 +18,7 @@ use bartizan_gate::evidence::record::{
 
 use super::chain::{self, Hex};
 use super::checkpoint::CheckpointMember;
-use super::commit::Committer;
+use super::commit::{CLOSED, Committer};
 use super::durability::{Durabilities, Durability};
 use super::encode::Encoder;
 use super::entry::JournalRecord;
@@ -354,7 +354,7 @@ impl Writer {
     /// last record. A failure is not counted, because no record was lost.
     pub(super) fn mend(&mut self, now: Now) -> Result<u64, String> {
         if self.closed {
-            return Err("the journal is closed".to_owned());
+            return Err(CLOSED.to_owned());
         }
         if self.refused.is_some() || !self.owed.is_empty() || self.committer.replaces().is_some() {
             // Demand enough space for further records, not only for the gap.
@@ -372,7 +372,7 @@ impl Writer {
         now: Now,
     ) -> Result<u64, String> {
         if self.closed {
-            return Err("the journal is closed".to_owned());
+            return Err(CLOSED.to_owned());
         }
         let record = AuditRecord::new(Event::Checkpoint, now);
         let members = members(&CheckpointMembers { checkpoint })?;
@@ -411,7 +411,7 @@ impl Writer {
 
     fn try_keep(&mut self, record: &AuditRecord, body: &[u8]) -> Result<u64, String> {
         if self.closed {
-            return Err("the journal is closed".to_owned());
+            return Err(CLOSED.to_owned());
         }
         if record.event == Event::Intent
             && self.durability.of(record) == Durability::Durable

@@ -45,8 +45,9 @@ enum ReportFormat {
 ///
 /// # Errors
 ///
-/// No record of the journal has a value that is wanted, the journal cannot be read, a line of it is no record (the report is about the others), the output
-/// cannot be written, or the configuration does not tell where the journal is.
+/// No record of the journal has a value that is wanted, the journal cannot be read, a line of it is no
+/// record (the report is about the others), the output cannot be written, or the configuration does
+/// not tell where the journal is.
 pub fn report(args: &ReportArgs, now: SystemTime, out: &mut dyn Write) -> Result<(), AuditError> {
     let state = args.place.state().map_err(|it| AuditError::Configuration(it.into()))?;
     let mut select = args.select.clone();

@@ -10,6 +10,7 @@ use crate::cli::failure::plain;
 use crate::cli::{Exit, print};
 use crate::policy::embedded::PREFIX;
 use crate::policy::load::{Loaded, load};
+use bartizan_gate::wire::inert;
 use bartizan_rego::{EvalLimits, FileCoverage, Policy, TestOutcome, TestRun, cover_tests};
 
 /// Arguments of `policy test`.
@@ -200,16 +201,9 @@ fn junit(run: &TestRun) -> String {
 
 /// `text` escaped for an attribute. Characters that XML 1.0 §2.2 cannot represent are replaced.
 fn xml(text: &str) -> String {
+    let fits = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
+    let text: String = text.chars().map(|c| if fits(c) { c } else { ' ' }).collect();
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push(' '),
-            c => out.push(c),
-        }
-    }
+    inert::push_markup(&mut out, &text);
     out
 }

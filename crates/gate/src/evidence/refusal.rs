@@ -590,12 +590,11 @@ impl Refusal {
             id: to.id.cloned(),
             era: to.era,
             write: |id, decision_id, era| {
-                let tool_result = false;
                 Self::Unrecorded.released(Addressee {
                     id,
                     decision_id,
                     era,
-                    tool_result,
+                    tool_result: false,
                     told: None,
                 })
             },

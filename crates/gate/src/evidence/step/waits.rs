@@ -34,8 +34,7 @@ impl Waits {
 
     /// Waits until the records are on the disk, and returns the act: [`Act::Drop`] if each call that it
     /// would begin has ended meanwhile, because its client has cancelled it, and a batch without those
-    /// of its messages whose calls have; `is_open` says of a call
-    /// whether it has not. Dropping the future leaves `waits` as it was; it must then be
+    /// of its messages whose calls have; `is_open` says of a call whether it has not. Dropping the future leaves `waits` as it was; it must then be
     /// [refused](Waits::refused).
     ///
     /// # Errors
