@@ -18,6 +18,11 @@ use crate::config::{Config, Confine, HttpTransport, Wrap};
     bartizan wrap --url https://api.example.com/mcp \\\n      \
     --header 'authorization: Bearer ${env:EXAMPLE_TOKEN}'")]
 pub(super) struct WrapArgs {
+    /// The server's name in rules and records, and of its state directory: 1 to 63 letters, digits,
+    /// `-` and `_`. Default: the package, module, file or image that the command starts, or the host
+    /// of the URL.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// A pack that describes the server's tools: the name of a built-in pack, or a JSON file.
     #[arg(long, value_name = "NAME|FILE")]
     pack: Option<String>,
@@ -28,8 +33,8 @@ pub(super) struct WrapArgs {
     /// The environment of all calls.
     #[arg(long, value_name = "ENV")]
     environment: Option<String>,
-    /// The directory for the audit journal. Default: `bartizan/<server>` in the user's state
-    /// directory.
+    /// The directory for the audit journal. Default: `bartizan/<name>` in the user's state directory,
+    /// or `bartizan/<name>.2` and so on where another program writes a journal there already.
     #[arg(long, value_name = "DIR")]
     state: Option<String>,
     /// The principal that makes the calls, in rules and records. Default: `agent`.
@@ -93,6 +98,7 @@ impl From<WrapArgs> for Wrap {
             url: args.url,
             transport: args.transport,
             headers: args.header.iter().map(|text| header(text)).collect(),
+            name: args.name,
             pack: args.pack,
             policies: args.policy,
             environment: args.environment,

@@ -51,6 +51,7 @@ mod approvals;
 mod replicas;
 mod log;
 mod warnings;
+mod launched;
 mod wrap;
 mod part;
 
@@ -127,6 +128,9 @@ pub struct Config {
     pub sha256: Option<[u8; 32]>,
     /// Whether programs are kept from `state`. Not where it is thrown away after the run.
     pub hides_state: bool,
+    /// Whether the state directory may be one beside `state` with a number (`state.2`), where another
+    /// program writes the journal in `state`. So with `bartizan wrap`, whose user chose none.
+    pub numbers_state: bool,
     /// Settings that do nothing beside the others; [`Config::warnings`] has them, too.
     pub idle: Vec<Warning>,
 }
@@ -187,11 +191,12 @@ impl Config {
         Self::noting_files(surroundings, |surroundings| {
             let cx = Context::new(Path::new(""), surroundings);
             let approvals = wrap.approvals.as_deref().and_then(|path| approvals(path, &cx));
+            let numbers_state = wrap.state.is_none();
             let tree = wrap.into_tree(surroundings, approvals, |location, what, hint| {
                 cx.problem(location, what, hint);
             });
             let config = Self::meant(tree, Agents::OverStdio, &cx);
-            found(cx, config)
+            found(cx, config.map(|config| Self { numbers_state, ..config }))
         })
     }
 
@@ -273,6 +278,7 @@ impl Config {
             own_files: Vec::new(),
             sha256: None,
             hides_state: true,
+            numbers_state: false,
             idle: Vec::new(),
         })
     }

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::launched;
 use super::problem::Location;
 use super::surroundings::Surroundings;
 use super::upstream::{Confine, HttpTransport};
@@ -21,6 +22,8 @@ pub struct Wrap {
     pub transport: Option<HttpTransport>,
     /// Headers for it, as `(name, value)`; a value may hold references.
     pub headers: Vec<(String, String)>,
+    /// The server's name in rules and records; absent: one made of the command or the URL.
+    pub name: Option<String>,
     /// A pack's name or file.
     pub pack: Option<String>,
     /// Files and directories of policy; none: the baseline.
@@ -50,7 +53,7 @@ impl Wrap {
         approvals: Option<Node>,
         problem: impl FnOnce(&Location, &str, &str),
     ) -> Node {
-        let name = self.server_name();
+        let (name, named) = self.server_name();
         let state = self.state.or_else(|| default_state(&name, surroundings));
         if state.is_none() {
             let hint = "name a directory that you may write to, or set HOME";
@@ -82,8 +85,7 @@ impl Wrap {
         server.extend(optional("transport", transport, "--transport"));
         server.extend(optional("pack", self.pack, "--pack"));
         server.extend(optional("environment", self.environment, "--environment"));
-        let server =
-            Member { key: name, origin: Origin::Named("wrap"), value: map(server, "wrap") };
+        let server = Member { key: name, origin: named, value: map(server, "wrap") };
         let mut root = vec![
             member("servers", map(vec![server], "wrap")),
             member("policy", map(vec![member("paths", texts(self.policies, "--policy"))], "wrap")),
@@ -108,17 +110,16 @@ impl Wrap {
         map(root, "wrap")
     }
 
-    /// The pack's name, else the program's, else `server`: what records call the server.
-    fn server_name(&self) -> String {
-        let stem = |text: &str| {
-            Path::new(text).file_stem().map(|stem| stem.to_string_lossy().into_owned())
+    /// What rules and records call the server, and where that came from.
+    fn server_name(&self) -> (String, Origin) {
+        if let Some(name) = &self.name {
+            return (name.clone(), Origin::Named("--name"));
+        }
+        let found = match &self.url {
+            Some(url) => launched::name_of_url(url),
+            None => launched::name_of_command(&self.command),
         };
-        let named = self.pack.as_deref().and_then(stem);
-        let named = named.or_else(|| self.command.first().and_then(|program| stem(program)));
-        let kept = named.unwrap_or_default();
-        let kept = kept.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-        let kept: String = kept.take(63).collect();
-        if kept.is_empty() { "server".to_owned() } else { kept }
+        (found.unwrap_or_else(|| "server".to_owned()), Origin::Named("wrap"))
     }
 }
 

@@ -281,9 +281,9 @@ pub async fn start(mut config: Config, options: RunOptions) -> Result<Running, S
         descriptors::fit(&mut config)?;
     }
     let clock = Clock::start();
-    let state = state::StateDirectory::open(&config.state)?;
+    let (state, lock) = state::StateDirectory::open(&mut config)?;
     let boot = state::boot()?;
-    let journal = Arc::new(state.journal(&config, &boot, clock.now())?);
+    let journal = Arc::new(state.journal(lock, &config, &boot, clock.now())?);
     let started = build(&config, options, clock, &state, &boot, &journal).await;
     if let Err(error) = &started {
         // Record the failure, too, and close the journal.

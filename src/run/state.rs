@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::{StartError, limit_log};
 use crate::config::Config;
 use ::bartizan_audit;
-use bartizan_audit::journal::{Journal, JournalConfig};
+use bartizan_audit::journal::{Journal, JournalConfig, JournalLock};
+use bartizan_audit::recover::JournalError;
 use bartizan_gate::evidence::record::{AuditRecord, Event, Finding, Now, ProgramFacts};
 use bartizan_gate::evidence::step::AuditSink as _;
 use bartizan_gate::session::keyed_digest;
@@ -18,12 +19,13 @@ use bartizan_gate::wire::hex::hex;
 /// The file in the state directory with the digest key, 32 bytes.
 const KEY_FILE: &str = "digest.key";
 const KEY_BYTES: usize = 32;
+/// State directories of one name at most, and so programs that run at once.
+const NUMBERED_MAX: u32 = 64;
 /// The bits of a mode that let others than the owner read or write, or enter a directory.
 const OTHERS: u32 = 0o077;
 
 /// The state directory, which persists across restarts.
 pub(super) struct StateDirectory {
-    directory: PathBuf,
     /// The HMAC key of the digests in records, so that nobody can confirm a guessed value.
     pub(super) digest_key: [u8; KEY_BYTES],
     /// Whether the key was missing and was made.
@@ -31,12 +33,39 @@ pub(super) struct StateDirectory {
 }
 
 impl StateDirectory {
-    /// Opens the directory, accessible to its owner only, and reads or creates its key.
+    /// Opens the directory of `config`, or, where that may be, the first of those beside it with a
+    /// number that no other program uses; `config.state` is then that one.
     ///
     /// # Errors
     ///
-    /// The directory or the key cannot be created or read, or others can read or write them.
-    pub(super) fn open(directory: &Path) -> Result<Self, StartError> {
+    /// The directory or the key cannot be created or read, others can read or write them, or other
+    /// programs write the journal there.
+    pub(super) fn open(config: &mut Config) -> Result<(Self, JournalLock), StartError> {
+        let last = if config.numbers_state { NUMBERED_MAX } else { 1 };
+        for number in 1..last {
+            let directory = numbered(&config.state, number);
+            match Self::open_one(&directory) {
+                Err(OpenError::Journal(JournalError::Locked { .. })) => {}
+                opened => {
+                    if number > 1 {
+                        tracing::warn!(
+                            other = %config.state.display(),
+                            state = %directory.display(),
+                            "another program writes the journal of this name, so this one has its own"
+                        );
+                    }
+                    config.state = directory;
+                    return opened.map_err(StartError::from);
+                }
+            }
+        }
+        config.state = numbered(&config.state, last);
+        Ok(Self::open_one(&config.state)?)
+    }
+
+    /// Opens `directory`, accessible to its owner only, takes its journal, and reads or creates its
+    /// key. The lock comes first: of two programs that start at once, one makes the key.
+    fn open_one(directory: &Path) -> Result<(Self, JournalLock), OpenError> {
         let failed = |what: &str, error: std::io::Error| failed(directory, what, &error);
         DirBuilder::new()
             .recursive(true)
@@ -44,12 +73,14 @@ impl StateDirectory {
             .create(directory)
             .map_err(|error| failed("cannot be created", error))?;
         let path = directory.join(KEY_FILE);
+        let journal = bartizan_audit::journal_directory(directory);
         private(directory, "700")?;
-        private(&bartizan_audit::journal_directory(directory), "700")?;
+        private(&journal, "700")?;
         private(&path, "600")?;
         private(&directory.join(limit_log::FILE), "600")?;
+        let lock = JournalLock::take(&journal).map_err(OpenError::Journal)?;
         let (digest_key, made_key) = read_or_make(directory, &path)?;
-        Ok(Self { directory: directory.to_owned(), digest_key, made_key })
+        Ok((Self { digest_key, made_key }, lock))
     }
 
     /// Opens the journal and repairs what a crash left behind.
@@ -59,13 +90,14 @@ impl StateDirectory {
     /// As [`Journal::open`].
     pub(super) fn journal(
         &self,
+        lock: JournalLock,
         config: &Config,
         boot: &str,
         now: Now,
     ) -> Result<Journal, StartError> {
         let program = self.program(config);
+        let directory = bartizan_audit::journal_directory(&config.state);
         let config = &config.audit;
-        let directory = bartizan_audit::journal_directory(&self.directory);
         let settings = JournalConfig {
             segment_bytes_max: config.segment_bytes,
             bytes_max: config.bytes,
@@ -73,8 +105,8 @@ impl StateDirectory {
             program: Some(Arc::new(program)),
             ..JournalConfig::new(directory)
         };
-        let (journal, recovery) = Journal::open(&settings, boot, now)
-            .map_err(|error| StartError::new("journal", error.to_string()))?;
+        let (journal, recovery) =
+            Journal::open_locked(lock, &settings, boot, now).map_err(OpenError::Journal)?;
         if !recovery.clean {
             tracing::warn!(
                 settled = recovery.settled,
@@ -108,6 +140,41 @@ impl StateDirectory {
             configuration,
         }
     }
+}
+
+/// Why a state directory cannot be used.
+enum OpenError {
+    Journal(JournalError),
+    Other(StartError),
+}
+
+impl From<StartError> for OpenError {
+    fn from(error: StartError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Journal(error) => Self {
+                hint: error.hint().map(str::to_owned),
+                ..Self::new("journal", error.to_string())
+            },
+            OpenError::Other(error) => error,
+        }
+    }
+}
+
+/// The directory `number` of those beside `state`: itself, `state.2`, `state.3`. No server's name has
+/// a dot, so it is no other server's.
+fn numbered(state: &Path, number: u32) -> PathBuf {
+    if number == 1 {
+        return state.to_owned();
+    }
+    let mut name = state.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{number}"));
+    state.with_file_name(name)
 }
 
 /// The key in `file` of the state directory, for another purpose than the digests. It is made if it is

@@ -696,15 +696,12 @@ fn wrap_means_the_same_as_a_file() {
     .unwrap();
     assert_eq!(config.front, Front::Stdio { admin: None });
     assert_eq!(config.mode, Mode::Observe);
-    assert_eq!(config.state, Path::new("/home/me/.local/state/bartizan/flagsmith"));
+    assert_eq!(config.state, Path::new("/home/me/.local/state/bartizan/server"));
     assert_eq!(&*config.principal.id, "me");
     assert_eq!(config.log.filter, "warn");
     assert_eq!(config.policy.paths, [PathBuf::from("policies")]);
     let server = &config.servers[0];
-    assert_eq!(
-        (server.name.as_str(), server.environment.as_deref()),
-        ("flagsmith", Some("staging"))
-    );
+    assert_eq!((server.name.as_str(), server.environment.as_deref()), ("server", Some("staging")));
     let Upstream::Child(child) = &server.upstream else { panic!("a child") };
     assert_eq!((child.program.as_str(), &child.inherit), ("npx", &Inherit::Everything));
     assert_eq!(child.args, ["-y", "server"]);
@@ -718,7 +715,7 @@ fn wrap_means_the_same_as_a_file() {
     .unwrap();
     assert_eq!(
         (config.servers[0].name.as_str(), config.state.as_path()),
-        ("server", Path::new("/tmp/s"))
+        ("h", Path::new("/tmp/s"))
     );
     let Upstream::Http(http) = &config.servers[0].upstream else { panic!("over HTTP") };
     assert_eq!(http.headers[0].1.expose(), "Bearer t0ken");

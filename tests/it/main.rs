@@ -77,3 +77,4 @@ mod unseen;
 mod vendors;
 mod webhooks;
 mod workbench;
+mod wrap;

@@ -43,6 +43,31 @@ pub const WRITE_WAIT_MAX: Duration = Duration::from_millis(900);
 /// Why a record is not written.
 const HANGS: &str = "the disk takes too long to write the journal";
 
+/// The right to write the journal in a directory. The operating system ends it with the value, or with
+/// the program.
+#[derive(Debug)]
+pub struct JournalLock {
+    directory: PathBuf,
+    /// The locked lock file.
+    _file: File,
+}
+
+impl JournalLock {
+    /// Takes it for `directory`, which is created if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Locked`] if another program has it; the directory or its lock file cannot be
+    /// created or opened.
+    pub fn take(directory: &Path) -> Result<Self, JournalError> {
+        SegmentDirectory::create(directory).map_err(at("create", directory))?;
+        match segment::lock(directory).map_err(at("lock", directory))? {
+            Some(file) => Ok(Self { directory: directory.to_owned(), _file: file }),
+            None => Err(JournalError::Locked { directory: directory.to_owned() }),
+        }
+    }
+}
+
 /// The only writer of a journal directory; shared by all threads.
 #[derive(Debug)]
 pub struct Journal {
@@ -53,11 +78,10 @@ pub struct Journal {
     head: watch::Sender<u64>,
     /// Beside the writer, whose lock may be held for as long as the disk takes.
     open_calls: AtomicUsize,
-    directory: PathBuf,
     boot: Box<str>,
     first_seq: u64,
-    /// The locked lock file; the operating system releases the lock when the program ends.
-    _lock: File,
+    /// Held as long as the journal is.
+    lock: JournalLock,
 }
 
 impl Journal {
@@ -78,9 +102,34 @@ impl Journal {
         Self::open_through(config, boot, now, |directory| Box::new(directory))
     }
 
+    /// Like [`Journal::open`], in the directory of `lock`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::open`].
+    pub fn open_locked(
+        lock: JournalLock,
+        config: &JournalConfig,
+        boot: &str,
+        now: Now,
+    ) -> Result<(Self, Recovery), JournalError> {
+        Self::open_with(lock, config, boot, now, |directory| Box::new(directory))
+    }
+
     /// Like [`Journal::open`], but writes through the store that `wrap` makes of the directory.
     /// Tests inject faults with it.
     pub fn open_through(
+        config: &JournalConfig,
+        boot: &str,
+        now: Now,
+        wrap: impl FnOnce(SegmentDirectory) -> Box<dyn Store>,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let lock = JournalLock::take(&config.directory)?;
+        Self::open_with(lock, config, boot, now, wrap)
+    }
+
+    fn open_with(
+        lock: JournalLock,
         config: &JournalConfig,
         boot: &str,
         now: Now,
@@ -92,11 +141,7 @@ impl Journal {
                 "the name of a run is 1 to 64 letters, digits, `-` and `_`",
             ));
         }
-        let path = config.directory.as_path();
-        SegmentDirectory::create(path).map_err(at("create", path))?;
-        let Some(lock) = segment::lock(path).map_err(at("lock", path))? else {
-            return Err(JournalError::Locked { directory: path.to_owned() });
-        };
+        let path = lock.directory.as_path();
         let survey = recover::survey(path)?;
         // A run that was killed may have closed a file before the kernel had written all of it to
         // the disk.
@@ -129,10 +174,9 @@ impl Journal {
             writer: Bounded::new(writer),
             missed: Mutex::default(),
             committer,
-            directory: path.to_owned(),
             boot: boot.into(),
             first_seq: recovery.first_seq,
-            _lock: lock,
+            lock,
         };
         Ok((journal, recovery))
     }
@@ -189,7 +233,7 @@ impl Journal {
 
     /// The journal's directory.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        &self.lock.directory
     }
 
     /// The identifier of this run, `boot` in its records.
@@ -220,7 +264,7 @@ impl Journal {
     /// A reader that follows the journal from `from_seq` on. It reads the files and may lag behind
     /// by any amount; the writer never waits for it.
     pub fn follow(&self, from_seq: u64) -> Follower {
-        Follower::new(&self.directory, from_seq, self.head.subscribe())
+        Follower::new(&self.lock.directory, from_seq, self.head.subscribe())
     }
 
     /// Keeps `record`. Returns its sequence number if the act must wait that it precedes.

@@ -86,21 +86,29 @@ impl fmt::Display for Damage {
     }
 }
 
+impl JournalError {
+    /// What the operator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Locked { .. } => {
+                Some("stop it, or name another directory with `state:` (or `--state`)")
+            }
+            Self::Damaged(_) => Some(
+                "keep the directory as evidence, and name a new one with `state:` (or `--state`)",
+            ),
+            Self::Config(_) | Self::Io { .. } | Self::Unkept(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(what) => f.write_str(what),
-            Self::Locked { directory } => write!(
-                f,
-                "journal `{}` is being written by another program\n\
-                 hint: stop it, or give this one another `state` directory",
-                directory.display()
-            ),
-            Self::Damaged(damage) => write!(
-                f,
-                "journal is damaged: {damage}\n\
-                 hint: keep the directory as evidence, and give a new `state` directory to go on"
-            ),
+            Self::Locked { directory } => {
+                write!(f, "journal `{}` is being written by another program", directory.display())
+            }
+            Self::Damaged(damage) => write!(f, "journal is damaged: {damage}"),
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} `{}`: {source}", path.display())
             }
