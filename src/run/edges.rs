@@ -389,6 +389,7 @@ fn child_spec(
     Ok(ChildSpec {
         launcher,
         command: child.program.clone().into(),
+        sha256: None,
         args: child.args.clone(),
         env: child
             .env

@@ -7,12 +7,15 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
+use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
@@ -30,11 +33,19 @@ pub const ENV_INHERITED: [&str; 11] = [
     "TZ",
 ];
 
+/// Longest program that is compared with its pin, bytes.
+pub const PROGRAM_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of a program that are read at once for its digest.
+const DIGEST_CHUNK_BYTES: usize = 64 << 10;
+
 /// How to start a child.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChildSpec {
     /// The program: a path, or a name looked up in the child's `PATH`. Never given to a shell.
     pub command: PathBuf,
+    /// SHA-256 of the program's file; another file is not started. `None` accepts any file.
+    pub sha256: Option<[u8; 32]>,
     /// Its arguments.
     pub args: Vec<String>,
     /// Environment variables set for it; they override inherited ones.
@@ -64,6 +75,7 @@ impl ChildSpec {
     pub fn new(command: impl Into<PathBuf>, args: Vec<String>) -> Self {
         Self {
             command: command.into(),
+            sha256: None,
             args,
             env: Vec::new(),
             env_inherit: ENV_INHERITED.map(str::to_owned).to_vec(),
@@ -93,6 +105,18 @@ impl ChildSpec {
             .ok_or_else(|| SpawnError::NoProgram { command: self.command.clone() })
     }
 
+    /// Compares the file `program` with the pin; without a pin, nothing is read. Fails with
+    /// [`SpawnError::PinViolation`] if the digests differ, and with [`SpawnError::Failed`] if the
+    /// file cannot be read or is longer than [`PROGRAM_BYTES_MAX`].
+    pub fn verify(&self, program: &Path) -> Result<(), SpawnError> {
+        let Some(expected) = self.sha256 else { return Ok(()) };
+        let found = digest(program).map_err(|cause| SpawnError::failed(program, &cause))?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(SpawnError::PinViolation { program: program.to_owned(), found })
+    }
+
     /// The child's whole environment.
     fn variables(&self) -> Vec<(OsString, OsString)> {
         let set = |name: &str| self.env.iter().any(|(own, _)| own == name);
@@ -118,6 +142,28 @@ impl fmt::Debug for ChildSpec {
             .field("launcher", &self.launcher)
             .finish()
     }
+}
+
+/// SHA-256 of a file of at most [`PROGRAM_BYTES_MAX`] bytes.
+fn digest(program: &Path) -> std::io::Result<[u8; 32]> {
+    let mut file = File::open(program)?.take(PROGRAM_BYTES_MAX.saturating_add(1));
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; DIGEST_CHUNK_BYTES];
+    let mut length = 0_u64;
+    loop {
+        let read = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(cause) => return Err(cause),
+        };
+        length = length.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        hash.update(buffer.get(..read).unwrap_or_default());
+    }
+    if length > PROGRAM_BYTES_MAX {
+        return Err(std::io::Error::other("the file is too long to compare with `sha256`"));
+    }
+    Ok(hash.finalize().into())
 }
 
 fn is_program(path: &Path) -> bool {
@@ -221,6 +267,13 @@ pub enum SpawnError {
         /// The configured command.
         command: PathBuf,
     },
+    /// The program's file is not the pinned one.
+    PinViolation {
+        /// The file.
+        program: PathBuf,
+        /// Its SHA-256.
+        found: [u8; 32],
+    },
     /// The operating system refused.
     Failed {
         /// The program.
@@ -235,6 +288,9 @@ impl SpawnError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoProgram { .. } => Some("give a full path, or a name that is in `PATH`"),
+            Self::PinViolation { .. } => {
+                Some("if the change of the program is intended, set `sha256` to the new digest")
+            }
             Self::Failed { .. } => None,
         }
     }
@@ -248,6 +304,10 @@ impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoProgram { command } => write!(f, "no such program: `{}`", command.display()),
+            Self::PinViolation { program, found } => {
+                write!(f, "`{}` differs from its `sha256`: found ", program.display())?;
+                found.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
             Self::Failed { command, cause } => {
                 write!(f, "cannot start `{}`: {cause}", command.display())
             }
@@ -315,6 +375,7 @@ impl Process {
         tasks: &TaskTracker,
     ) -> Result<(Self, Lines<ChildStdout>), SpawnError> {
         let program = spec.resolve()?;
+        spec.verify(&program)?;
         let mut command = spec.launcher.as_ref().map_or_else(
             || Command::new(&program),
             |launcher| {
@@ -572,6 +633,18 @@ mod tests {
         assert!(matches!(spec.resolve(), Err(SpawnError::NoProgram { .. })));
         spec.command = "/etc/passwd".into();
         assert!(matches!(spec.resolve(), Err(SpawnError::NoProgram { .. })), "not executable");
+    }
+
+    #[test]
+    fn another_program_than_the_pinned_one_is_not_started() {
+        let mut spec = ChildSpec::new("sh", Vec::new());
+        let program = spec.resolve().unwrap();
+        spec.sha256 = Some([0; 32]);
+        let Err(SpawnError::PinViolation { found, .. }) = spec.verify(&program) else {
+            panic!("accepted");
+        };
+        spec.sha256 = Some(found);
+        assert_eq!(spec.verify(&program), Ok(()));
     }
 
     #[test]
