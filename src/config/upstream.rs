@@ -77,6 +77,8 @@ pub struct HttpUpstream {
 pub struct ChildUpstream {
     /// The program (`command`, first word); found by `PATH` where it has no `/`.
     pub program: String,
+    /// SHA-256 of the program's file (`sha256`). Default: any file.
+    pub sha256: Option<[u8; 32]>,
     /// Its arguments (`command`, further words, then `args`).
     pub args: Vec<String>,
     /// Variables set for it (`env`).
@@ -246,6 +248,19 @@ fn is_authorization((name, _): &(HeaderName, Secret)) -> bool {
     *name == ::http::header::AUTHORIZATION
 }
 
+/// The bytes of 64 hexadecimal digits.
+fn sha256_of(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (at, byte) in digest.iter_mut().enumerate() {
+        let digits = text.get(at.checked_mul(2)?..)?.get(..2)?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(digest)
+}
+
 impl ChildUpstream {
     fn read(s: &mut Section<'_>) -> Option<Self> {
         let only = Condition::written("command", s.has("command") || !s.has("url"));
@@ -256,6 +271,17 @@ impl ChildUpstream {
                 "Text or texts: the program and its arguments. No shell reads it.",
             )
             .optional("required");
+        let sha256 = s
+            .key(
+                "sha256",
+                text().try_map(|text, _| match sha256_of(&text) {
+                    Some(digest) => Ok(digest),
+                    None => wrong("is no SHA-256", "write 64 hexadecimal digits"),
+                }),
+                "SHA-256 of the program's file, in hexadecimal digits. Another file is not started.",
+            )
+            .only(only)
+            .optional("any file");
         let args = s
             .key("args", list(text()), "Further arguments.")
             .only(only)
@@ -301,7 +327,7 @@ impl ChildUpstream {
             Inherit::Only(inherit)
         };
         let args = words.chain(args).collect();
-        Some(Self { program, args, env, inherit, cwd, stop_timeout, confine, user })
+        Some(Self { program, sha256, args, env, inherit, cwd, stop_timeout, confine, user })
     }
 
     /// How it is kept apart from this program.

@@ -389,7 +389,7 @@ fn child_spec(
     Ok(ChildSpec {
         launcher,
         command: child.program.clone().into(),
-        sha256: None,
+        sha256: child.sha256,
         args: child.args.clone(),
         env: child
             .env
