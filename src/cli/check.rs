@@ -13,7 +13,9 @@ use crate::lock::LockFile;
 use crate::policy::prepare;
 use crate::run::StartError;
 use crate::run::confinement::own;
+use crate::run::edges::unconfined;
 use crate::run::policies::PolicyOrigin;
+use bartizan_edge::child::SpawnError;
 use bartizan_edge::oauth::keys::{HINT, read_file};
 use bartizan_gate::session::Mode;
 
@@ -49,6 +51,20 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
         failures.push(failure.hint("`bartizan lock` writes it"));
     }
     failures.extend(bad_keys(&name, &config));
+    let mut missing = Vec::new();
+    for server in &config.servers {
+        let Upstream::Child(child) = &server.upstream else { continue };
+        let Err(error) = unconfined(child).program().await else { continue };
+        let hint = error.hint().unwrap_or("make the file readable for this program");
+        let at = format!("servers.{}", server.name);
+        match error {
+            SpawnError::PinViolation { .. } => {
+                let subject = format!("{name}: {at}.sha256");
+                failures.push(Failure::usage(subject, error.to_string()).hint(hint));
+            }
+            _ => missing.push(format!("{at}.command: {error}; {hint}")),
+        }
+    }
     let mut warnings = Vec::new();
     let proven = match PolicyOrigin::new(&config, policy::prover()?, 1) {
         Ok(PolicyOrigin::Files(settings)) => match prepare(&settings).await {
@@ -74,6 +90,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
                 let (servers, tools) = lock.ok()?.counts();
                 Some(format!("{}: {tools} tools of {servers} servers", path.display()))
             });
+            warnings.extend(missing);
             warnings.extend(config.warnings().iter().map(ToString::to_string));
             print(&(summary(&name, &config, &proven, lock.as_deref()) + &told(&warnings)))
         }

@@ -58,6 +58,9 @@ pub(super) struct WrapArgs {
     /// as the kernel can), `required` or `off`. Default: `on`.
     #[arg(long, value_name = "HOW", requires = "command", value_parser = confine)]
     confine: Option<Confine>,
+    /// SHA-256 of the program's file, in hexadecimal digits. Another file is not started.
+    #[arg(long, value_name = "DIGEST", requires = "command")]
+    sha256: Option<String>,
     /// A file, YAML, with what stands below `approvals` in a configuration: who may answer calls that
     /// a rule holds. They answer at the address that `--admin` names.
     #[arg(long, value_name = "FILE")]
@@ -106,6 +109,7 @@ impl From<WrapArgs> for Wrap {
             principal: args.principal,
             observe: args.observe,
             confine: args.confine,
+            sha256: args.sha256,
             approvals: args.approvals,
             admin: args.admin,
         }

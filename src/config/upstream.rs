@@ -281,7 +281,7 @@ impl ChildUpstream {
                 "SHA-256 of the program's file, in hexadecimal digits. Another file is not started.",
             )
             .only(only)
-            .optional("any file");
+            .optional("none");
         let args = s
             .key("args", list(text()), "Further arguments.")
             .only(only)

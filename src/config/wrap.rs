@@ -38,6 +38,8 @@ pub struct Wrap {
     pub observe: bool,
     /// Whether the program is confined; absent: as the key `confine`.
     pub confine: Option<Confine>,
+    /// See `servers.<name>.sha256`.
+    pub sha256: Option<String>,
     /// A file with what stands below `approvals` in a configuration.
     pub approvals: Option<String>,
     /// The address at which approvers answer; absent: as the key `admin`.
@@ -69,6 +71,7 @@ impl Wrap {
                 .and_then(|confine| Confine::NAMES.iter().find(|(_, known)| *known == confine));
             let confine = confine.map(|(word, _)| (*word).to_owned());
             server.extend(optional("confine", confine, "--confine"));
+            server.extend(optional("sha256", self.sha256, "--sha256"));
         }
         let transport = self.transport.and_then(|transport| {
             HttpTransport::NAMES.iter().find(|(_, known)| *known == transport)

@@ -385,9 +385,14 @@ fn child_spec(
 ) -> Result<ChildSpec, StartError> {
     let Launching { program, support } = launching;
     let launcher = confinement::launcher(config, &server.name, child, program, *support)?;
+    Ok(ChildSpec { launcher, ..unconfined(child) })
+}
+
+/// How `child` is started, its confinement apart.
+pub(crate) fn unconfined(child: &config::ChildUpstream) -> ChildSpec {
     let own = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    Ok(ChildSpec {
-        launcher,
+    ChildSpec {
+        launcher: None,
         command: child.program.clone().into(),
         sha256: child.sha256,
         args: child.args.clone(),
@@ -398,7 +403,7 @@ fn child_spec(
             .collect(),
         env_inherit: child.inherit.names(own),
         cwd: child.cwd.clone(),
-    })
+    }
 }
 
 /// Whether the principals of `server` come from access tokens, so that there are several.

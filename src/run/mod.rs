@@ -24,7 +24,7 @@ pub mod policies;
 mod terminate;
 pub(crate) mod confinement;
 mod descriptors;
-mod edges;
+pub(crate) mod edges;
 mod listing;
 
 use std::fmt;

@@ -5,11 +5,15 @@
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use bartizan_gate::evidence::record::{Finding, TAXONOMY};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::failures::Program;
 use super::firewall::{
@@ -18,10 +22,9 @@ use super::firewall::{
 };
 use super::lock::{self, Served, tool};
 
-/// An event: the finding of its record, and the tags that it must have.
+/// A finding, and the tags that its record must have.
 struct Row {
-    event: &'static str,
-    finding: Option<&'static str>,
+    finding: &'static str,
     strength: &'static str,
     layer: (&'static str, &'static str),
     threats: &'static [&'static str],
@@ -47,9 +50,8 @@ const ROWS: &[Row] = &[
     row("tool_denied", "direct", L7, &[MISUSE], [&["MCP02:2025"], &["ASI02"], &["AML.T0053"]]),
     row("env_pin_violation", "direct", L7, &[MISUSE, "L4/Lateral Movement", "X/Privilege Escalation"],
         [&["MCP02:2025"], &["ASI02", "ASI03"], &["AML.T0053"]]),
-    // The command, image and environment of a server come from the configuration alone. Nothing else
-    // starts one, so there is nothing that could differ; `start` has the configuration's digest.
-    Row { finding: None, ..row("launch_pin_violation", "direct", X, &[], [&[], &[], &[]]) },
+    row("launch_pin_violation", "direct", X, &["X/Supply Chain Attacks", "L4/Compromised Container Images"],
+        [&["MCP04:2025"], &["ASI04"], &["AML.T0081", "AML.T0010.005"]]),
     row("approval_requested", "control-evidence", L7, &[MISUSE], [&["MCP02:2025"], &["ASI09", "ASI02"], &[]]),
     row("approval_granted", "control-evidence", L7, &[MISUSE], [&["MCP02:2025"], &["ASI09"], &[]]),
     row("approval_expired", "related", L7, &[MISUSE], [&["MCP06:2025"], &["ASI09"], &[]]),
@@ -83,18 +85,18 @@ const ROWS: &[Row] = &[
 
 /// Threats of MAESTRO, and ids of OWASP MCP, OWASP ASI and ATLAS.
 const fn row(
-    event: &'static str,
+    finding: &'static str,
     strength: &'static str,
     layer: (&'static str, &'static str),
     threats: &'static [&'static str],
     [mcp, asi, atlas]: [&'static [&'static str]; 3],
 ) -> Row {
-    Row { event, finding: Some(event), strength, layer, threats, mcp, asi, atlas }
+    Row { finding, strength, layer, threats, mcp, asi, atlas }
 }
 
 /// Whether `record` has the tags of its row, and no others.
 fn check(finding: &str, record: &Value) {
-    let row = ROWS.iter().find(|row| row.finding == Some(finding)).unwrap();
+    let row = ROWS.iter().find(|row| row.finding == finding).unwrap();
     assert_eq!(record["finding"], finding, "{record}");
     assert_eq!(record["strength"], row.strength, "{record}");
     let (layer, name) = row.layer;
@@ -112,18 +114,13 @@ fn found(firewall: &Firewall, finding: &str) -> Value {
     record
 }
 
-/// The table has every finding that the program makes, and every event that has none says so.
+/// The table has every finding that the program makes, and no other.
 #[test]
 fn every_finding_has_a_row() {
-    let rows: Vec<&str> = ROWS.iter().filter_map(|row| row.finding).collect();
-    let known: Vec<&str> = Finding::ALL.iter().map(|finding| finding.as_str()).collect();
-    for finding in &known {
-        assert!(rows.contains(finding), "{finding} has no row");
-    }
-    for row in ROWS {
-        assert_eq!(row.finding.is_some(), known.contains(&row.event), "{}", row.event);
-    }
-    assert_eq!(rows.len(), known.len());
+    let rows: BTreeSet<&str> = ROWS.iter().map(|row| row.finding).collect();
+    let known: BTreeSet<&str> = Finding::ALL.iter().map(|finding| finding.as_str()).collect();
+    assert_eq!(rows, known);
+    assert_eq!(ROWS.len(), known.len());
 }
 
 const META: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"elicitation":{}},"io.modelcontextprotocol/clientInfo":{"name":"c","version":"1"}}"#;
@@ -135,6 +132,109 @@ fn modern(tool: &str, more: &str, header: &str) -> Vec<u8> {
     );
     let version = "MCP-Protocol-Version: 2026-07-28\r\n";
     post(body, &format!("{version}Mcp-Method: tools/call\r\nMcp-Name: {header}\r\n"))
+}
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}"#;
+
+const ANSWERS: &str = r#"#!/bin/sh
+read -r line
+id=$(printf '%s\n' "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+printf '{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}\n' "$id"
+cat
+"#;
+
+/// A program that answers `initialize`, and its SHA-256.
+fn program(folder: &Path) -> (String, String) {
+    let file = folder.join("server");
+    std::fs::write(&file, ANSWERS).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (file.display().to_string(), hex(ANSWERS.as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_program_that_was_replaced_is_not_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, digest) = program(folder.path());
+    let way = format!("command: [{file}]\n    sha256: {digest}");
+    let firewall = Firewall::with(Setup { way: Some(way), ..Setup::default() });
+    let reply = firewall.send(&post(INITIALIZE, LEGACY));
+    assert!(reply.text().contains("\"serverInfo\""), "{}", reply.text());
+    let other = ANSWERS.replace("cat", "touch \"$0.ran\"; cat");
+    std::fs::write(&file, &other).unwrap();
+    let reply = firewall.send(&post(INITIALIZE, LEGACY));
+    assert_eq!((reply.status, reply.code()), (200, -31005), "{}", reply.text());
+    assert!(!reply.text().contains(&file), "the agent does not learn the path: {}", reply.text());
+    let record = found(&firewall, "launch_pin_violation");
+    assert_eq!(
+        (&record["event"], &record["outcome"]),
+        (&json!("outcome"), &json!("upstream_failed"))
+    );
+    let note = record["note"].as_str().unwrap();
+    assert!(note.contains(&file) && note.contains(&hex(other.as_bytes())), "{note}");
+    assert!(!Path::new(&format!("{file}.ran")).exists(), "it was started");
+}
+
+/// A client on a pipe gets an answer before the program ends, so that there is a record.
+#[test]
+fn a_client_on_a_pipe_is_told_that_the_program_was_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, digest) = program(folder.path());
+    let state = folder.path().join("state");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+        .args(["wrap", "--sha256", &hex(b"another"), "--state"])
+        .arg(&state)
+        .args(["--", &file])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.as_mut().unwrap(), "{INITIALIZE}").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let answer: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-31005)));
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(said.contains(&digest) && said.contains("set `sha256` to the new digest"), "{said}");
+    let journal = journal(&state);
+    let record = journal.iter().find(|record| record["finding"] == "launch_pin_violation");
+    check("launch_pin_violation", record.unwrap());
+}
+
+#[test]
+fn check_prints_the_digest_of_a_program_that_differs_from_its_pin() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, digest) = program(folder.path());
+    let config = folder.path().join("bartizan.yaml");
+    let check = |digest: &str, file: &str| {
+        let state = folder.path().join("state").display().to_string();
+        let text = format!(
+            "state: {state}\nservers:\n  one:\n    command: ['{file}']\n    sha256: {digest}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let it = Command::new(env!("CARGO_BIN_EXE_bartizan"))
+            .args(["check", "-c"])
+            .arg(&config)
+            .output()
+            .unwrap();
+        let said = [it.stdout, it.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+        (it.status.code(), said)
+    };
+    let (code, said) = check(&hex(b"another"), &file);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("servers.one.sha256") && said.contains(&digest), "{said}");
+    assert_eq!(check(&digest.to_uppercase(), &file).0, Some(0));
+    let (code, said) = check("abc", &file);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.contains("write 64 hexadecimal digits"), "{said}");
+    let (code, said) = check(&digest, "npx -y server");
+    assert_eq!(code, Some(0), "{said}");
+    let hint = "servers.one.command: no such program: `npx -y server`; write the program and each argument";
+    assert!(said.contains(hint), "{said}");
 }
 
 #[test]

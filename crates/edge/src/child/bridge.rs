@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conversation::{ChildScope, ChildSetup, Conversation};
 use super::era::{KnownEra, NOT_INITIALIZED, ProbeOutcome};
-use super::process::{ChildLimits, ChildSpec};
+use super::process::{ChildLimits, ChildSpec, Program};
 use crate::duplex::{DRAIN_STEP, DuplexStream, End, ExchangeAnswer};
 use crate::registry::{SessionRegistry, Unannounced, mint};
 use crate::session::Departure;
@@ -208,6 +208,7 @@ impl ChildPool {
             Some(name) => name.into(),
             None => mint().ok_or_else(no_randomness)?,
         };
+        let program = self.program().await;
         let child = {
             let mut table = self.table();
             if table.sessions.is_taken(&name) {
@@ -215,7 +216,13 @@ impl ChildPool {
                 return Ok(Answer::bare(404));
             }
             self.admit(&mut table, principal)?;
-            let child = self.start(&mut table, ChildScope::Session, key.principal)?;
+            let started = program.and_then(|program| {
+                self.start(&mut table, ChildScope::Session, program, key.principal)
+            });
+            if started.is_err() {
+                self.opening_failed(&mut table, principal);
+            }
+            let child = started?;
             let owner = Arc::clone(key.principal);
             table.sessions.begin(name.clone(), owner, Arc::clone(&child));
             child
@@ -226,9 +233,7 @@ impl ChildPool {
             Err(failure) => Err(failure),
         };
         if answered.is_err() {
-            let mut table = self.table();
-            let pace = table.openings.entry(principal.into()).or_default();
-            pace.died(false, self.uptime(), self.limits());
+            self.opening_failed(&mut self.table(), principal);
         } else {
             self.table().openings.remove(principal);
         }
@@ -241,6 +246,18 @@ impl ChildPool {
             answer.headers_mut().insert(SESSION_ID, value);
         }
         Ok(answer)
+    }
+
+    /// The next session of `principal` starts after a pause.
+    fn opening_failed(&self, table: &mut ChildTable, principal: &str) {
+        let pace = table.openings.entry(principal.into()).or_default();
+        pace.died(false, self.uptime(), self.limits());
+    }
+
+    /// The file that the next child runs.
+    async fn program(&self) -> Result<Program, UpstreamFailure> {
+        let program = self.common.spec.program().await;
+        program.map_err(|error| error.failure(&self.common.server))
     }
 
     fn uptime(&self) -> Duration {
@@ -320,13 +337,15 @@ impl ChildPool {
         self: &Arc<Self>,
         principal: &Arc<Principal>,
     ) -> Result<Arc<Conversation>, UpstreamFailure> {
-        // Bounded: each round ends or waits for a pause, and pauses double until they exceed
-        // `restart_wait_max`.
+        let mut program = None;
+        // Bounded: each round ends, finds the program or waits for a pause, and pauses double until
+        // they exceed `restart_wait_max`.
         loop {
-            let next_shared = self.next_shared(&mut self.table(), principal)?;
+            let next_shared = self.next_shared(&mut self.table(), &mut program, principal)?;
             match next_shared {
                 NextChild::Child(child) => return Ok(child),
                 NextChild::Wait(wait) => self.wait_for_restart(wait).await?,
+                NextChild::Start => program = Some(self.program().await),
             }
         }
     }
@@ -334,6 +353,7 @@ impl ChildPool {
     fn next_shared(
         self: &Arc<Self>,
         table: &mut ChildTable,
+        program: &mut Option<Result<Program, UpstreamFailure>>,
         principal: &Arc<Principal>,
     ) -> Result<NextChild, UpstreamFailure> {
         let now = self.uptime();
@@ -351,8 +371,10 @@ impl ChildPool {
                 return Ok(NextChild::Wait(wait));
             }
         }
+        let Some(program) = program.take() else { return Ok(NextChild::Start) };
         self.admit(table, &principal.id)?;
-        let started = self.start(table, ChildScope::Shared, principal);
+        let started =
+            program.and_then(|program| self.start(table, ChildScope::Shared, program, principal));
         let seat = table.shared.entry(principal.id.clone()).or_default();
         match started {
             Ok(child) => {
@@ -391,6 +413,7 @@ impl ChildPool {
         self: &Arc<Self>,
         table: &mut ChildTable,
         kind: ChildScope,
+        program: Program,
         principal: &Arc<Principal>,
     ) -> Result<Arc<Conversation>, UpstreamFailure> {
         let shared = &self.common.shared;
@@ -401,8 +424,8 @@ impl ChildPool {
             let closing = shared.closing.clone();
             shared.tasks.spawn(sweep_children(Arc::downgrade(self), closing));
         }
-        Conversation::start(kind, &self.common, principal)
-            .map_err(|error| UpstreamFailure::Unreachable(error.to_string()))
+        Conversation::start(kind, &self.common, program, principal)
+            .map_err(|error| error.failure(&self.common.server))
     }
 
     fn open_stream(&self, key: ChildKey<'_>) -> Answer {
@@ -437,6 +460,8 @@ impl ChildPool {
 
 enum NextChild {
     Child(Arc<Conversation>),
+    /// None runs; the program must be found first.
+    Start,
     Wait(Duration),
 }
 

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::era::{self, PROBE, ProbeOutcome};
 use super::lines::{self, Lines, line_for_child};
 use super::numbers::Numbers;
-use super::process::{ChildLimits, ChildSpec, LineRate, Process, SpawnError, StopLevel};
+use super::process::{ChildLimits, ChildSpec, LineRate, Process, Program, SpawnError, StopLevel};
 use super::relabel::{self, Label, LabelField, Labels};
 use crate::Shared;
 use crate::duplex::{Destination, Duplex, DuplexLimits, DuplexStream, End, ExchangeTable, Line};
@@ -102,15 +102,16 @@ pub(crate) struct ChildExchange {
 }
 
 impl Duplex<Child> {
-    /// Starts a child and a task that reads its output until it ends. Fails if the child cannot be
-    /// started.
+    /// Starts a child that runs `program`, and a task that reads its output until it ends. Fails if
+    /// the child cannot be started.
     pub(super) fn start(
         kind: ChildScope,
         of: &Arc<ChildSetup>,
+        program: Program,
         principal: &Arc<Principal>,
     ) -> Result<Arc<Self>, SpawnError> {
         let ChildSetup { spec, limits, shared, server } = &**of;
-        let (process, lines) = Process::spawn(spec, limits, shared.clock, &shared.tasks)?;
+        let (process, lines) = Process::spawn(spec, program, limits, shared.clock, &shared.tasks)?;
         let unsolicited = Session::new(Arc::clone(principal), Arc::clone(server), Transport::Stdio);
         let child = Child {
             kind,

@@ -14,16 +14,19 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process_group};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::lines::{Line, Lines};
 use crate::clock::Clock;
+use bartizan_gate::session::{Protected, UpstreamFailure};
 use bartizan_gate::wire::frame::FrameLimits;
 
 /// Environment variables that a child inherits by default: what a program needs to find
@@ -105,16 +108,22 @@ impl ChildSpec {
             .ok_or_else(|| SpawnError::NoProgram { command: self.command.clone() })
     }
 
-    /// Compares the file `program` with the pin; without a pin, nothing is read. Fails with
-    /// [`SpawnError::PinViolation`] if the digests differ, and with [`SpawnError::Failed`] if the
-    /// file cannot be read or is longer than [`PROGRAM_BYTES_MAX`].
-    pub fn verify(&self, program: &Path) -> Result<(), SpawnError> {
-        let Some(expected) = self.sha256 else { return Ok(()) };
-        let found = digest(program).map_err(|cause| SpawnError::failed(program, &cause))?;
+    /// The file to run, compared with the pin; without a pin, nothing is read. Fails with
+    /// [`SpawnError::NoProgram`] as [`Self::resolve`] does, with [`SpawnError::PinViolation`] if the
+    /// digests differ, and with [`SpawnError::Failed`] if the file cannot be read or is longer than
+    /// [`PROGRAM_BYTES_MAX`].
+    pub async fn program(&self) -> Result<Program, SpawnError> {
+        let path = self.resolve()?;
+        let Some(expected) = self.sha256 else { return Ok(Program(path)) };
+        let file = path.clone();
+        let found = match spawn_blocking(move || digest(&file)).await {
+            Ok(found) => found.map_err(|cause| SpawnError::failed(&path, &cause))?,
+            Err(cause) => return Err(SpawnError::failed(&path, &cause.into())),
+        };
         if found == expected {
-            return Ok(());
+            return Ok(Program(path));
         }
-        Err(SpawnError::PinViolation { program: program.to_owned(), found })
+        Err(SpawnError::PinViolation { program: path, found })
     }
 
     /// The child's whole environment.
@@ -144,9 +153,19 @@ impl fmt::Debug for ChildSpec {
     }
 }
 
-/// SHA-256 of a file of at most [`PROGRAM_BYTES_MAX`] bytes.
+/// A file that a child may run; [`ChildSpec::program`] found it, and compared it with the pin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program(PathBuf);
+
+/// SHA-256 of a regular file of at most [`PROGRAM_BYTES_MAX`] bytes.
 fn digest(program: &Path) -> std::io::Result<[u8; 32]> {
-    let mut file = File::open(program)?.take(PROGRAM_BYTES_MAX.saturating_add(1));
+    // Opening a FIFO would wait for somebody who writes to it.
+    let file = open(program, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let file = File::from(file);
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut file = file.take(PROGRAM_BYTES_MAX.saturating_add(1));
     let mut hash = Sha256::new();
     let mut buffer = vec![0; DIGEST_CHUNK_BYTES];
     let mut length = 0_u64;
@@ -287,12 +306,27 @@ impl SpawnError {
     /// What the operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::NoProgram { command } if command.to_string_lossy().contains(' ') => {
+                Some("write the program and each argument as a text of its own")
+            }
             Self::NoProgram { .. } => Some("give a full path, or a name that is in `PATH`"),
             Self::PinViolation { .. } => {
                 Some("if the change of the program is intended, set `sha256` to the new digest")
             }
             Self::Failed { .. } => None,
         }
+    }
+
+    /// What a call ends with whose child could not be started. A child that differs from its pin
+    /// is written to the log, because somebody may have replaced it.
+    pub(crate) fn failure(&self, server: &Protected) -> UpstreamFailure {
+        let what = self.to_string();
+        if !matches!(self, Self::PinViolation { .. }) {
+            return UpstreamFailure::Unreachable(what);
+        }
+        let server = &*server.facts.name;
+        tracing::error!(server, hint = self.hint(), "the server is not started: {what}");
+        UpstreamFailure::PinViolated(what)
     }
 
     fn failed(command: &Path, cause: &std::io::Error) -> Self {
@@ -366,16 +400,15 @@ pub struct Process {
 pub struct Closed;
 
 impl Process {
-    /// Starts a child and returns the reader of its standard output. Its tasks are tracked in
-    /// `tasks`, so that shutdown waits until the child has ended.
+    /// Starts a child of `spec`, which runs `program`, and returns the reader of its standard output.
+    /// Its tasks are tracked in `tasks`, so that shutdown waits until the child has ended.
     pub fn spawn(
         spec: &ChildSpec,
+        Program(program): Program,
         limits: &ChildLimits,
         clock: Clock,
         tasks: &TaskTracker,
     ) -> Result<(Self, Lines<ChildStdout>), SpawnError> {
-        let program = spec.resolve()?;
-        spec.verify(&program)?;
         let mut command = spec.launcher.as_ref().map_or_else(
             || Command::new(&program),
             |launcher| {
@@ -635,16 +668,23 @@ mod tests {
         assert!(matches!(spec.resolve(), Err(SpawnError::NoProgram { .. })), "not executable");
     }
 
-    #[test]
-    fn another_program_than_the_pinned_one_is_not_started() {
+    #[tokio::test]
+    async fn another_program_than_the_pinned_one_is_not_started() {
         let mut spec = ChildSpec::new("sh", Vec::new());
-        let program = spec.resolve().unwrap();
+        let path = spec.resolve().unwrap();
         spec.sha256 = Some([0; 32]);
-        let Err(SpawnError::PinViolation { found, .. }) = spec.verify(&program) else {
+        let Err(SpawnError::PinViolation { found, .. }) = spec.program().await else {
             panic!("accepted");
         };
+        assert_eq!(found, <[u8; 32]>::from(Sha256::digest(std::fs::read(&path).unwrap())));
         spec.sha256 = Some(found);
-        assert_eq!(spec.verify(&program), Ok(()));
+        assert_eq!(spec.program().await, Ok(Program(path)));
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read_for_a_digest() {
+        assert!(digest(Path::new("/dev/zero")).is_err());
+        assert!(digest(Path::new("/")).is_err());
     }
 
     #[test]

@@ -30,9 +30,17 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
     limits: &ChildLimits,
 ) -> ExitReason {
     let shared = &client.shared;
-    let (process, output) = match Process::spawn(spec, limits, shared.clock, &shared.tasks) {
+    let started = spec.program().await;
+    let started = started
+        .and_then(|program| Process::spawn(spec, program, limits, shared.clock, &shared.tasks));
+    let (process, output) = match started {
         Ok(started) => started,
-        Err(error) => return ExitReason::NotStarted(error),
+        Err(error) => {
+            if let failure @ UpstreamFailure::PinViolated(_) = error.failure(client.server()) {
+                refuse_first(client, &mut input, &failure).await;
+            }
+            return ExitReason::NotStarted(error);
+        }
     };
     let mut output = output.telling_of_skipped();
     let silent = CancellationToken::new();
@@ -57,6 +65,27 @@ pub(super) async fn serve<R: AsyncRead + Unpin>(
         reason = down => reason,
         reason = ends => reason,
     }
+}
+
+/// Answers the client's first request with `failure`, which gives it a record; within [`REST_MAX`].
+async fn refuse_first<R: AsyncRead + Unpin>(
+    client: &Client,
+    input: &mut Lines<R>,
+    failure: &UpstreamFailure,
+) {
+    let first = async {
+        while let Input::Act(act) = client.next(input).await {
+            if client.carry(act).await.is_some_and(|permitted| permitted.id().is_some()) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        _ = timeout(REST_MAX, first) => {}
+        () = client.shared.closing.cancelled() => {}
+        () = client.gone.cancelled() => {}
+    }
+    client.close(Some(failure), REST_MAX).await;
 }
 
 /// Lets calls in flight finish, stops the child, and settles what is left. `ended` is `None` if the

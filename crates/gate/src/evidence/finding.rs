@@ -144,6 +144,10 @@ findings! {
     EnvPinViolation = "env_pin_violation" DIRECT L7
         ["L7/Agent Tool Misuse", "L4/Lateral Movement", "X/Privilege Escalation"]
         ["MCP02:2025"] ["ASI02", "ASI03"] ["AML.T0053"]
+    /// A server's program was not started, because it differs from its pin.
+    LaunchPinViolation = "launch_pin_violation" DIRECT X
+        ["X/Supply Chain Attacks", "L4/Compromised Container Images"]
+        ["MCP04:2025"] ["ASI04"] ["AML.T0081", "AML.T0010.005"]
     /// A call waits for an approval, or did not get it.
     ApprovalRequested = "approval_requested" CONTROL L7
         ["L7/Agent Tool Misuse"] ["MCP02:2025"] ["ASI09", "ASI02"] []

@@ -55,7 +55,7 @@ use crate::duty::duties::Duties;
 use crate::duty::limit::Places;
 use crate::duty::redact::Redaction;
 use crate::evidence::record::{
-    ApprovalFacts, AuditRecord, CallId, Event, LinkFacts, Now, OperationFacts, Outcome,
+    ApprovalFacts, AuditRecord, CallId, Event, Finding, LinkFacts, Now, OperationFacts, Outcome,
     ProtocolFacts, Target, UpstreamFacts, micros,
 };
 use crate::evidence::refusal::{Addressee, Refusal};
@@ -100,6 +100,9 @@ pub struct Arrival {
 pub enum UpstreamFailure {
     /// The server could not be reached, or closed the connection before it answered; why.
     Unreachable(String),
+    /// The server's program is not started, because it differs from its pin; which file it is, and
+    /// its digest.
+    PinViolated(String),
     /// The server took longer than allowed.
     TimedOut,
     /// The answer is not a frame: a wrong content type, a content coding, a body or event that is
@@ -437,6 +440,7 @@ impl Session {
         let why = match failure {
             UpstreamFailure::TimedOut => Unanswered::TimedOut,
             UpstreamFailure::Unreachable(_)
+            | UpstreamFailure::PinViolated(_)
             | UpstreamFailure::Unreadable(_)
             | UpstreamFailure::EndedEarly
             | UpstreamFailure::NoPlace(_)
@@ -449,6 +453,9 @@ impl Session {
         let (refusal, kind, note) = match failure {
             UpstreamFailure::Unreachable(why) => {
                 (Refusal::UpstreamFailed, "unreachable".into(), Some(&**why))
+            }
+            UpstreamFailure::PinViolated(what) => {
+                (Refusal::UpstreamFailed, "pin_violated".into(), Some(&**what))
             }
             UpstreamFailure::TimedOut => (Refusal::UpstreamTimedOut, "timeout".into(), None),
             UpstreamFailure::Unreadable(why) => {
@@ -465,6 +472,7 @@ impl Session {
         let outcome = match failure {
             UpstreamFailure::NoPlace(_) => Outcome::NotSent,
             UpstreamFailure::Unreachable(_)
+            | UpstreamFailure::PinViolated(_)
             | UpstreamFailure::TimedOut
             | UpstreamFailure::Unreadable(_)
             | UpstreamFailure::EndedEarly
@@ -473,7 +481,11 @@ impl Session {
         let mut record = self.outcome_record(entry, outcome, now);
         record.error_type = Some(kind);
         record.note = note.map(Into::into);
-        if let Some(finding) = refusal.finding() {
+        let finding = match failure {
+            UpstreamFailure::PinViolated(_) => Some(Finding::LaunchPinViolation),
+            _ => refusal.finding(),
+        };
+        if let Some(finding) = finding {
             record = record.with_finding(finding);
         }
         let to = Self::reply_to(entry);
