@@ -51,20 +51,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
         failures.push(failure.hint("`bartizan lock` writes it"));
     }
     failures.extend(bad_keys(&name, &config));
-    let mut missing = Vec::new();
-    for server in &config.servers {
-        let Upstream::Child(child) = &server.upstream else { continue };
-        let Err(error) = unconfined(child).program().await else { continue };
-        let hint = error.hint().unwrap_or("make the file readable for this program");
-        let at = format!("servers.{}", server.name);
-        match error {
-            SpawnError::PinViolation { .. } => {
-                let subject = format!("{name}: {at}.sha256");
-                failures.push(Failure::usage(subject, error.to_string()).hint(hint));
-            }
-            _ => missing.push(format!("{at}.command: {error}; {hint}")),
-        }
-    }
+    let missing = programs(&name, &config, &mut failures).await;
     let mut warnings = Vec::new();
     let proven = match PolicyOrigin::new(&config, policy::prover()?, 1) {
         Ok(PolicyOrigin::Files(settings)) => match prepare(&settings).await {
@@ -96,6 +83,24 @@ pub(super) async fn run(args: CheckArgs) -> Result<ExitCode, Failure> {
         }
         Some(failure) => Err(failure),
     }
+}
+
+/// Warnings of programs that cannot be started here. One that differs from its pin is a failure.
+async fn programs(name: &str, config: &Config, failures: &mut Vec<Failure>) -> Vec<String> {
+    let mut missing = Vec::new();
+    for server in &config.servers {
+        let Upstream::Child(child) = &server.upstream else { continue };
+        let Err(error) = unconfined(child).program().await else { continue };
+        let at = format!("servers.{}", server.name);
+        let hint = error.hint().unwrap_or("make the file readable for this program");
+        if matches!(error, SpawnError::PinViolation { .. }) {
+            let failure = Failure::usage(format!("{name}: {at}.sha256"), error.to_string());
+            failures.push(failure.hint(hint));
+        } else {
+            missing.push(format!("{at}.command: {error}; {hint}"));
+        }
+    }
+    missing
 }
 
 /// Reports files of issuers' keys that contain no usable key.

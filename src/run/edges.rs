@@ -284,7 +284,7 @@ fn stdio_upstream(
 ) -> Result<StdioUpstream, StartError> {
     match &server.upstream {
         config::Upstream::Child(child) => Ok(StdioUpstream::Child {
-            spec: child_spec(config, server, child, launching)?,
+            spec: Box::new(child_spec(config, server, child, launching)?),
             limits: Box::new(child_limits(config, child, false)),
         }),
         config::Upstream::Http(_) => {

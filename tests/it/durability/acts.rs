@@ -105,7 +105,10 @@ impl Piped {
             shared,
             server: Arc::new(Protected::new(facts, RefusalForm::Error)),
             principal: Arc::new(Principal { id: "agent".into(), ..Principal::default() }),
-            upstream: StdioUpstream::Child { spec, limits: Box::new(ChildLimits::default()) },
+            upstream: StdioUpstream::Child {
+                spec: Box::new(spec),
+                limits: Box::new(ChildLimits::default()),
+            },
             limits: StdioLimits::default(),
         };
         drop(tasks.spawn(serve_pipes(serving, input, output)));

@@ -430,7 +430,7 @@ fn pipes(behind: &Behind) -> Vec<StdioUpstream> {
     let spec = bartizan_edge::child::ChildSpec::new("sh", vec!["-c".into(), script.into()]);
     let remote = HttpUpstream::new(upstream_config(behind.address)).unwrap();
     vec![
-        StdioUpstream::Child { spec, limits: Box::new(ChildLimits::default()) },
+        StdioUpstream::Child { spec: Box::new(spec), limits: Box::new(ChildLimits::default()) },
         StdioUpstream::Http(Arc::new(remote.into())),
     ]
 }

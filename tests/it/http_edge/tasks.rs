@@ -645,7 +645,7 @@ async fn a_task_on_a_pipe_is_made_beside_the_clients_own_calls() {
     let spec = ChildSpec::new("sh", vec!["-c".into(), script.into()]);
     let remote = HttpUpstream::new(upstream_config(behind.address)).unwrap();
     for upstream in [
-        StdioUpstream::Child { spec, limits: Box::new(ChildLimits::default()) },
+        StdioUpstream::Child { spec: Box::new(spec), limits: Box::new(ChildLimits::default()) },
         StdioUpstream::Http(Arc::new(remote.into())),
     ] {
         let (mut shared, _) = shared();

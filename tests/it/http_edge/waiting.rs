@@ -234,7 +234,7 @@ async fn progress_comes_on_a_pipe_too() {
     let spec = ChildSpec::new("sh", vec!["-c".into(), script.into()]);
     let remote = HttpUpstream::new(upstream_config(behind.address)).unwrap();
     for upstream in [
-        StdioUpstream::Child { spec, limits: Box::new(ChildLimits::default()) },
+        StdioUpstream::Child { spec: Box::new(spec), limits: Box::new(ChildLimits::default()) },
         StdioUpstream::Http(Arc::new(remote.into())),
     ] {
         let (mut shared, _sink) = shared();

@@ -40,7 +40,7 @@ async fn to_a_child() {
     let gate = shared();
     let [mut own, mut other] = folders.each_ref().map(|folder| {
         let spec = script(SERVER, folder.path());
-        let upstream = StdioUpstream::Child { spec, limits: Box::new(limits()) };
+        let upstream = StdioUpstream::Child { spec: Box::new(spec), limits: Box::new(limits()) };
         Run::of((gate.0.clone(), gate.1.clone()), upstream, StdioLimits::default())
     });
     let [read, _] = folders.each_ref().map(|folder| folder.path().join("read"));

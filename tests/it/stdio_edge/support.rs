@@ -131,7 +131,7 @@ impl Run {
     }
 
     pub(super) fn child(spec: ChildSpec, limits: ChildLimits) -> Self {
-        let upstream = StdioUpstream::Child { spec, limits: Box::new(limits) };
+        let upstream = StdioUpstream::Child { spec: Box::new(spec), limits: Box::new(limits) };
         Self::start(upstream, StdioLimits::default())
     }
 

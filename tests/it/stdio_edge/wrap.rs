@@ -199,7 +199,7 @@ async fn refusals_are_answered_and_the_child_sees_nothing() {
 async fn a_line_of_the_client_without_end_is_refused_and_skipped() {
     let folder = folder();
     let child = script(ANSWERING, folder.path());
-    let upstream = StdioUpstream::Child { spec: child, limits: Box::new(limits()) };
+    let upstream = StdioUpstream::Child { spec: Box::new(child), limits: Box::new(limits()) };
     let bounded = StdioLimits { line_bytes_max: 1000, ..StdioLimits::default() };
     let mut run = Run::start(upstream, bounded);
     run.send("x".repeat(1 << 20)).await;

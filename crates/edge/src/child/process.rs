@@ -144,6 +144,7 @@ impl fmt::Debug for ChildSpec {
         let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
         f.debug_struct("ChildSpec")
             .field("command", &self.command)
+            .field("sha256", &self.sha256)
             .field("args", &self.args.len())
             .field("env", &names)
             .field("env_inherit", &self.env_inherit)

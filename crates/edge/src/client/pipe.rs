@@ -34,7 +34,7 @@ pub enum StdioUpstream {
     /// To a child process of its own.
     Child {
         /// How to start it.
-        spec: ChildSpec,
+        spec: Box<ChildSpec>,
         /// Bounds on it.
         limits: Box<ChildLimits>,
     },

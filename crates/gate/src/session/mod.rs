@@ -481,9 +481,10 @@ impl Session {
         let mut record = self.outcome_record(entry, outcome, now);
         record.error_type = Some(kind);
         record.note = note.map(Into::into);
-        let finding = match failure {
-            UpstreamFailure::PinViolated(_) => Some(Finding::LaunchPinViolation),
-            _ => refusal.finding(),
+        let finding = if matches!(failure, UpstreamFailure::PinViolated(_)) {
+            Some(Finding::LaunchPinViolation)
+        } else {
+            refusal.finding()
         };
         if let Some(finding) = finding {
             record = record.with_finding(finding);
