@@ -52,21 +52,29 @@ pub(super) async fn serve(config: Config) -> Result<Option<ExitReason>, Failure>
     // Shutdown does not wait for it: it ends shutdown early.
     let signals = TaskTracker::new().spawn(async move {
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            let signal = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
                 _ = hangup.recv() => {
                     reload.notify_one();
                     continue;
                 }
-            }
+            };
             if stopping.is_cancelled() {
                 hurry.notify_one();
+            } else {
+                tracing::info!(
+                    signal,
+                    "stopping: no new calls; a further signal ends those in progress"
+                );
             }
             stopping.cancel();
         }
     });
     let served = running.serve_until(stop.cancelled()).await;
     signals.abort();
+    if served.is_ok() {
+        tracing::info!("stopped: the journal is closed");
+    }
     served.map_err(|error| Failure::failed("journal", error.to_string()))
 }

@@ -236,7 +236,12 @@ fn failure(state: &Path, name: &str) -> Option<String> {
         (_, "timeout") => "the server did not answer in time".to_owned(),
         (_, "ended_early") => "the server ended its answer too early".to_owned(),
         ("upstream_failed" | "error", status) if status.parse::<u16>().is_ok() => {
-            format!("the server answered with HTTP status {status}")
+            let next = match status {
+                "401" | "403" => "; it asks for other credentials",
+                "404" | "405" => "; is the URL that of its MCP endpoint?",
+                _ => "",
+            };
+            format!("the server answered with HTTP status {status}{next}")
         }
         ("upstream_failed" | "withheld", _) => {
             format!("the server's answer cannot be used: {note}")

@@ -364,7 +364,10 @@ fn a_server_that_is_not_there_is_an_error() {
     let failure = |url: &str| String::from_utf8(run(&[url]).stderr).unwrap();
     let other = RecordingUpstream::start(Box::new(|_: &Received| answer("404 Not Found", "", b"")));
     let missing = failure(&other.url());
-    assert!(missing.contains("answered with HTTP status 404"), "{missing}");
+    assert!(
+        missing.contains("answered with HTTP status 404; is the URL that of its MCP endpoint?"),
+        "{missing}"
+    );
     let plain = failure(&other.url().replace("http://", "https://"));
     assert!(plain.contains("cannot be reached: "), "{plain}");
     assert_eq!(run(&[]).status.code(), Some(64));

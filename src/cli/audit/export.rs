@@ -22,7 +22,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     place: PlaceArgs,
     /// The form.
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "ocsf|otlp-json|opa|csv")]
     format: ExportFormat,
     /// Write to this file, which only its owner can read, instead of standard output.
     #[arg(short, long, value_name = "FILE")]

@@ -212,8 +212,11 @@ fn whole(summary: &JournalSummary) -> serde_json::Value {
 fn print_summary(summary: &JournalSummary, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "whole: records {} to {} in {} segments",
-        summary.first_seq, summary.last_seq, summary.segments
+        "whole: records {} to {} in {} segment{}",
+        summary.first_seq,
+        summary.last_seq,
+        summary.segments,
+        if summary.segments == 1 { "" } else { "s" }
     )?;
     writeln!(
         out,
