@@ -209,7 +209,7 @@ fn confined(child: &ChildUpstream, config: &Config) -> String {
 }
 
 /// The sources of the policy, as the configuration names them.
-fn sources(policy: &PolicyConfig) -> Vec<String> {
+pub(super) fn sources(policy: &PolicyConfig) -> Vec<String> {
     let bundle = policy.bundle.iter().map(|bundle| match &bundle.source {
         BundleSource::Path(path) => format!("bundle {}", path.display()),
         // The query and the credentials may be secret, so they are not shown.

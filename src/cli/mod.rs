@@ -19,9 +19,10 @@ use bartizan_edge::http::{TASKS_BETWEEN_EVENTS, TASKS_BETWEEN_QUEUES};
 use bartizan_edge::processors;
 
 mod failure;
+mod check;
+mod announce;
 mod run;
 mod wrap;
-mod check;
 mod config;
 mod confine;
 mod lock;

@@ -7,8 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Failure;
-use crate::config::Config;
+use super::{Failure, announce};
+use crate::config::{Config, Front};
 use crate::run::{self, RunOptions};
 use bartizan_edge::client::ExitReason;
 
@@ -45,7 +45,16 @@ pub(super) async fn serve(config: Config) -> Result<Option<ExitReason>, Failure>
     let mut terminate = signal(SignalKind::terminate(), "SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt(), "SIGINT")?;
     let mut hangup = signal(SignalKind::hangup(), "SIGHUP")?;
+    let announced = matches!(config.front, Front::Stdio { .. }).then(|| config.clone());
+    if let Some(config) = &announced {
+        run::diagnostics::say(&announce::guarding(config));
+    }
     let running = run::start(config, options).await?;
+    if let Some(config) = announced {
+        for line in announce::recording(&config, running.state()) {
+            run::diagnostics::say(&line);
+        }
+    }
     let (reload, hurry) = (running.reload_trigger(), running.hurry_trigger());
     let stop = CancellationToken::new();
     let stopping = stop.clone();

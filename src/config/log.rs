@@ -11,7 +11,7 @@ use super::section::Section;
 pub struct LogConfig {
     /// How a line looks (`format`).
     pub format: LogFormat,
-    /// Which lines (`filter`), such as `info` or `bartizan::edge=debug,warn`; `warn` for
+    /// Which lines (`filter`), such as `info` or `bartizan::edge=debug,warn`; `warn,child=info` for
     /// `bartizan wrap`.
     pub filter: String,
 }

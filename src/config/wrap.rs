@@ -11,6 +11,10 @@ use super::surroundings::Surroundings;
 use super::upstream::{Confine, HttpTransport};
 use crate::yaml::{Kind, Member, Node, Origin};
 
+/// Which lines of diagnostics: warnings, and what the program writes to its standard error, as its
+/// client's user would have seen it.
+const FILTER: &str = "warn,child=info";
+
 /// What `bartizan wrap` was given.
 #[derive(Debug, Clone, Default)]
 pub struct Wrap {
@@ -97,7 +101,7 @@ impl Wrap {
                 map(
                     vec![
                         member("format", text("text".to_owned(), "wrap")),
-                        member("filter", text("warn".to_owned(), "wrap")),
+                        member("filter", text(FILTER.to_owned(), "wrap")),
                     ],
                     "wrap",
                 ),

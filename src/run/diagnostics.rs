@@ -13,8 +13,13 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Format, Writer as TextWriter};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
 
 use super::StartError;
 use crate::config::{LogConfig, LogFormat};
@@ -37,16 +42,23 @@ static QUEUE: OnceLock<Queue> = OnceLock::new();
 struct Queue {
     items: SyncSender<Item>,
     lost: AtomicU64,
+    format: LogFormat,
 }
 
 impl Queue {
-    fn start() -> io::Result<Self> {
+    fn start(format: LogFormat) -> io::Result<Self> {
         let (items, waiting) = sync_channel(LINES_MAX);
         thread::Builder::new().name("log".to_owned()).spawn(move || {
             // A line that panics is lost, and the next one is written.
             while catch_unwind(AssertUnwindSafe(|| write_all(&waiting))).is_err() {}
         })?;
-        Ok(Self { items, lost: AtomicU64::new(0) })
+        Ok(Self { items, lost: AtomicU64::new(0), format })
+    }
+
+    fn put(&self, line: Vec<u8>) {
+        if self.items.try_send(Item::Line(line)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -78,10 +90,8 @@ struct ToQueue;
 
 impl Write for ToQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some(queue) = QUEUE.get()
-            && queue.items.try_send(Item::Line(line.to_vec())).is_err()
-        {
-            queue.lost.fetch_add(1, Ordering::Relaxed);
+        if let Some(queue) = QUEUE.get() {
+            queue.put(line.to_vec());
         }
         Ok(line.len())
     }
@@ -110,7 +120,7 @@ pub fn install(config: &LogConfig) -> Result<(), StartError> {
             .hint("write a level such as `info`, or `target=level` pairs")
     })?;
     let log = |error: &dyn fmt::Display| StartError::new("log", error.to_string());
-    let queue = Queue::start().map_err(|error| log(&error))?;
+    let queue = Queue::start(config.format).map_err(|error| log(&error))?;
     QUEUE.set(queue).map_err(|_| log(&"installed before"))?;
     // The subscriber would print its own errors to standard error, and panic if it cannot.
     let builder = tracing_subscriber::fmt()
@@ -118,12 +128,85 @@ pub fn install(config: &LogConfig) -> Result<(), StartError> {
         .log_internal_errors(false)
         .with_writer(ToQueue);
     let set = match config.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Text => {
+            builder.with_ansi(false).event_format(TextLines(Format::default())).try_init()
+        }
         LogFormat::Json => builder.json().try_init(),
     };
     set.map_err(|error| log(&error))?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Says something that no filter leaves out: `bartizan: ` and `text`, or, in the JSON format, an object
+/// like those of the other lines. Says nothing where no log output is installed.
+pub fn say(text: &str) {
+    let Some(queue) = QUEUE.get() else { return };
+    let line = match queue.format {
+        LogFormat::Text => format!("bartizan: {text}\n"),
+        LogFormat::Json => {
+            let mut time = String::new();
+            // A time that cannot be formatted stays empty.
+            SystemTime.format_time(&mut TextWriter::new(&mut time)).unwrap_or_default();
+            let fields = serde_json::json!({ "message": text });
+            let object = serde_json::json!({
+                "timestamp": time, "level": "INFO", "fields": fields, "target": "bartizan"
+            });
+            format!("{object}\n")
+        }
+    };
+    queue.put(line.into_bytes());
+}
+
+/// The target of what programs write to their standard error.
+const CHILD: &str = "child";
+
+/// The text format. A line of a program is what it wrote, after the time and `child[PID]: `, so that no
+/// program can write a line that looks like one of ours.
+struct TextLines(Format);
+
+impl<S, N> FormatEvent<S, N> for TextLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: TextWriter<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut child = ChildLine::default();
+        if event.metadata().target() == CHILD {
+            event.record(&mut child);
+        }
+        let ChildLine { pid, line: Some(line) } = child else {
+            return self.0.format_event(context, writer, event);
+        };
+        SystemTime.format_time(&mut writer)?;
+        writeln!(writer, " {CHILD}[{pid}]: {line}")
+    }
+}
+
+/// What the event of a line of a program holds.
+#[derive(Debug, Default)]
+struct ChildLine {
+    pid: u64,
+    line: Option<String>,
+}
+
+impl Visit for ChildLine {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "pid" {
+            self.pid = value;
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "line" {
+            self.line = Some(format!("{value:?}"));
+        }
+    }
 }
 
 /// Waits, but not long, until the lines that were logged so far are written. Called at the end of

@@ -30,7 +30,7 @@ mod listing;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -438,6 +438,12 @@ impl Running {
     /// The protected servers, in the order of the configuration.
     pub fn protected(&self) -> &[Arc<Protected>] {
         &self.protected
+    }
+
+    /// The state directory: the configured one, or one beside it ([`Config::numbers_state`]).
+    pub fn state(&self) -> &Path {
+        let journal = self.journal.directory();
+        journal.parent().unwrap_or(journal)
     }
 
     /// The journal.

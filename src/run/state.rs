@@ -47,13 +47,6 @@ impl StateDirectory {
             match Self::open_one(&directory) {
                 Err(OpenError::Journal(JournalError::Locked { .. })) => {}
                 opened => {
-                    if number > 1 {
-                        tracing::warn!(
-                            other = %config.state.display(),
-                            state = %directory.display(),
-                            "another program writes the journal of this name, so this one has its own"
-                        );
-                    }
                     config.state = directory;
                     return opened.map_err(StartError::from);
                 }

@@ -698,7 +698,7 @@ fn wrap_means_the_same_as_a_file() {
     assert_eq!(config.mode, Mode::Observe);
     assert_eq!(config.state, Path::new("/home/me/.local/state/bartizan/server"));
     assert_eq!(&*config.principal.id, "me");
-    assert_eq!(config.log.filter, "warn");
+    assert_eq!(config.log.filter, "warn,child=info");
     assert_eq!(config.policy.paths, [PathBuf::from("policies")]);
     let server = &config.servers[0];
     assert_eq!((server.name.as_str(), server.environment.as_deref()), ("server", Some("staging")));

@@ -43,9 +43,14 @@ impl Wrapped {
         Self { child, to, from, said }
     }
 
-    /// Sends a request and returns its answer.
+    /// Sends a request without parameters, and returns its answer.
     fn ask(&mut self, id: u32, method: &str) -> Value {
-        let request = json!({"jsonrpc": "2.0", "id": id, "method": method});
+        self.request(id, method, &json!({}))
+    }
+
+    /// Sends a request, and returns its answer.
+    fn request(&mut self, id: u32, method: &str, params: &Value) -> Value {
+        let request = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         writeln!(self.to.as_mut().unwrap(), "{request}").unwrap();
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
@@ -181,7 +186,7 @@ fn each_client_that_runs_a_server_at_once_has_a_journal_of_its_own() {
     for client in running {
         let (code, said) = client.end();
         assert_eq!(code, Some(0), "{said}");
-        told += usize::from(said.contains("another program writes the journal"));
+        told += usize::from(said.contains("another process writes the journal in "));
     }
     assert_eq!(told, 2, "all but the first are told");
     for state in states(home.path()) {
@@ -211,4 +216,90 @@ fn a_state_directory_that_was_chosen_is_not_exchanged_for_another() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("is being written by another program\nhint: stop it, or name"), "{said}");
     assert_eq!(first.end().0, Some(0));
+}
+
+/// Lists one tool, and answers its call; says on standard error that it runs.
+const TOOLS: &str = r#"echo "Server running on stdio" >&2; printf 'two\033[31m\n2026-01-01T00:00:00Z ERROR bartizan: forged\n' >&2
+while IFS= read -r line; do
+    id=${line#*'"id":'}; id=${id%%[,\}]*}
+    case $line in
+        *initialize*) result='{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"notes","version":"1"}}';;
+        *tools/list*) result='{"tools":[{"name":"read_note","description":"Reads a note","inputSchema":{"type":"object"}}]}';;
+        *) result='{"content":[{"type":"text","text":"hello"}]}';;
+    esac
+    printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done"#;
+
+/// Initializes, lists the tools, and calls the one; returns the answer to the call.
+fn call(client: &mut Wrapped) -> Value {
+    let initialize = json!({
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}
+    });
+    client.request(1, "initialize", &initialize);
+    let listed = client.request(2, "tools/list", &json!({}));
+    assert_eq!(listed.pointer("/result/tools/0/name"), Some(&json!("read_note")), "{listed}");
+    client.request(3, "tools/call", &json!({"name": "read_note", "arguments": {}}))
+}
+
+#[test]
+fn the_start_says_what_is_guarded_and_the_commands_that_it_names_work() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["--", "sh", "-c", TOOLS, "--key=hidden"];
+    let mut refusing = Wrapped::start(home.path(), "a", &args);
+    assert_eq!(call(&mut refusing)["error"]["code"], -31001);
+    let (code, said) = refusing.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(
+        said.lines().next().unwrap(),
+        "bartizan: guarding `sh`, the program `sh`; mode: enforce; policy: the built-in baseline; \
+         pack: none"
+    );
+    assert!(!said.contains("hidden"), "{said}");
+    assert!(said.contains("they are listed, and calls of them are refused"), "{said}");
+    // Each command stands alone after a colon.
+    let command = |starts: &str| {
+        let line = said.lines().find(|line| line.contains(starts)).unwrap();
+        line.split_once(starts).map(|(_, rest)| format!("{starts}{rest}")).unwrap()
+    };
+    let runs = |command: &str| {
+        let program = env!("CARGO_BIN_EXE_bartizan");
+        let line = command.replacen("bartizan ", &format!("{program} "), 1);
+        let ran = Command::new("sh").args(["-c", &line]).current_dir(home.path()).output().unwrap();
+        assert!(ran.status.success(), "{command}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    assert!(runs(&command("bartizan audit tail")).contains("read_note"));
+    assert!(said.contains("`bartizan wrap --observe`"), "{said}");
+    let observing = [&["--observe"], &args[..]].concat();
+    let mut observing = Wrapped::start(home.path(), "b", &observing);
+    assert_eq!(call(&mut observing)["result"]["content"][0]["text"], "hello");
+    let (_, observed) = observing.end();
+    assert!(observed.contains("mode: observe (nothing is refused by policy)"), "{observed}");
+    assert!(!observed.contains("calls of them are refused"), "{observed}");
+    runs(&command("bartizan policy learn"));
+    let learned = home.path().join("learned");
+    let enforcing = [&["--policy", learned.to_str().unwrap()], &args[..]].concat();
+    let mut enforcing = Wrapped::start(home.path(), "c", &enforcing);
+    assert_eq!(call(&mut enforcing)["result"]["content"][0]["text"], "hello");
+    let (_, said) = enforcing.end();
+    assert!(said.contains("/learned; pack: none"), "{said}");
+    assert!(!said.contains("calls of them are refused"), "{said}");
+}
+
+#[test]
+fn what_the_program_says_passes_and_forges_no_line() {
+    let home = tempfile::tempdir().unwrap();
+    let mut client = Wrapped::start(home.path(), "a", &["--", "sh", "-c", TOOLS]);
+    call(&mut client);
+    let (_, said) = client.end();
+    for expected in
+        ["Server running on stdio", r"two\u{1b}[31m", "2026-01-01T00:00:00Z ERROR bartizan: forged"]
+    {
+        let line =
+            said.lines().find(|line| line.ends_with(expected)).unwrap_or_else(|| panic!("{said}"));
+        let (_, before) = line.split_once("Z child[").unwrap();
+        let (pid, text) = before.split_once("]: ").unwrap();
+        assert!(pid.parse::<u32>().is_ok(), "{line}");
+        assert_eq!(text, expected);
+    }
 }
