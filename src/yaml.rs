@@ -26,6 +26,27 @@ pub struct Node {
     pub kind: Kind,
 }
 
+impl Node {
+    /// The value of the member `key`, if this is a mapping that has it.
+    pub fn member(&self, key: &str) -> Option<&Self> {
+        let Kind::Map(members) = &self.kind else { return None };
+        members.iter().find(|member| member.key == key).map(|member| &member.value)
+    }
+
+    /// The text, if this is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Text(text) => Some(text),
+            Kind::Null
+            | Kind::Bool(_)
+            | Kind::Integer(_)
+            | Kind::Float(_)
+            | Kind::List(_)
+            | Kind::Map(_) => None,
+        }
+    }
+}
+
 /// Where a value or a key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -33,6 +54,8 @@ pub enum Origin {
     Line(usize),
     /// Something that has a name and no line, such as the argument `--url` of a command.
     Named(&'static str),
+    /// An argument that is given a key with its value, such as `--limit KEY=VALUE`.
+    Pair(&'static str),
 }
 
 /// What a [`Node`] is.

@@ -57,7 +57,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
-    Wrap(wrap::WrapArgs),
+    Wrap(Box<wrap::WrapArgs>),
     Check(check::CheckArgs),
     /// Describe the configuration file
     #[command(subcommand)]
@@ -108,7 +108,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let ended = match cli.command {
         Command::Run(args) => asynchronous(run::run(args)).flatten(),
-        Command::Wrap(args) => asynchronous(wrap::run(args)).flatten(),
+        Command::Wrap(args) => asynchronous(wrap::run(*args)).flatten(),
         Command::Lock(args) => asynchronous(lock::run(args)).flatten(),
         Command::Assess(args) => asynchronous(assess::run(*args)).flatten(),
         Command::Check(args) => asynchronous(check::run(args)).flatten(),

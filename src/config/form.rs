@@ -166,7 +166,7 @@ pub(super) fn expected(
 /// A text without references: it is shown, or other processes see it.
 pub(super) fn text<'f>() -> Form<'f, String> {
     let read = |written: Written, cx: &Context<'_>| {
-        let is_argument = matches!(written.node.origin, Origin::Named(_));
+        let is_argument = !matches!(written.node.origin, Origin::Line(_));
         let location = written.location.clone();
         let text = any_text(written, cx)?;
         // A shell has read an argument already; what is left of `${…}` in it is meant as it stands.

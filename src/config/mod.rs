@@ -188,16 +188,40 @@ impl Config {
 
     /// What `bartizan wrap` means by its arguments, with everything outside handed in.
     pub fn wrap_in(wrap: Wrap, surroundings: &Surroundings<'_>) -> Result<Self, Problems> {
+        let folder = wrap.config.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let base = folder.unwrap_or_default();
         Self::noting_files(surroundings, |surroundings| {
-            let cx = Context::new(Path::new(""), surroundings);
-            let approvals = wrap.approvals.as_deref().and_then(|path| approvals(path, &cx));
-            let numbers_state = wrap.state.is_none();
-            let tree = wrap.into_tree(surroundings, approvals, |location, what, hint| {
-                cx.problem(location, what, hint);
-            });
-            let config = Self::meant(tree, Agents::OverStdio, &cx);
-            found(cx, config.map(|config| Self { numbers_state, ..config }))
+            let cx = Context::new(&base, surroundings);
+            let config = Self::wrapped(wrap, &cx);
+            found(cx, config)
         })
+    }
+
+    /// What `wrap` means. Absent where a needed part could not be made out.
+    fn wrapped(wrap: Wrap, cx: &Context<'_>) -> Option<Self> {
+        let mut sha256 = None;
+        let mut file = None;
+        if let Some(path) = &wrap.config {
+            let at = Location::named("");
+            let bytes = bytes_of(path, &at, "name a configuration file with `-c`", cx)?;
+            sha256 = Some(Sha256::digest(&bytes).into());
+            file = Some(tree_of(&bytes, &at, cx)?);
+        }
+        let approvals = wrap.approvals.as_deref().and_then(|path| {
+            let at = Location::named("--approvals");
+            let hint = "name a file that holds what stands below `approvals`";
+            tree_of(&bytes_of(Path::new(path), &at, hint, cx)?, &at, cx)
+        });
+        // A `run` of the file keeps its journal there, which the program must not reach either.
+        let state = file.as_ref().and_then(|file| file.member("state"));
+        let state = state.and_then(yaml::Node::as_text).map(|state| cx.base.join(state));
+        let numbers_state = wrap.state.is_none();
+        let tree = wrap.into_tree(file, cx.surroundings, approvals, &|location, what, hint| {
+            cx.problem(location, what, hint);
+        });
+        let config = Self::meant(tree?, Agents::OverStdio, cx)?;
+        let own_files = state.into_iter().filter(|state| (cx.surroundings.exists)(state)).collect();
+        Some(Self { own_files, sha256, numbers_state, ..config })
     }
 
     /// Reads with `surroundings`, and puts the files that were read into [`Config::own_files`].
@@ -211,8 +235,9 @@ impl Config {
             (surroundings.read)(path, bytes_max)
         };
         let noting = Surroundings { read: &read, ..*surroundings };
-        let config = reading(&noting)?;
-        Ok(Self { own_files: files.into_inner(), ..config })
+        let mut config = reading(&noting)?;
+        config.own_files.extend(files.into_inner());
+        Ok(config)
     }
 
     /// What `tree` means. Absent where a needed part could not be made out.
@@ -377,20 +402,17 @@ fn tree(text: &str, cx: &Context<'_>) -> Option<yaml::Node> {
     tree
 }
 
-/// The tree of the file that `wrap` is given for `approvals`.
-fn approvals(path: &str, cx: &Context<'_>) -> Option<yaml::Node> {
-    let location = Location::named("--approvals");
-    let wrong = |what: String| {
-        cx.problem(&location, what, "name a file that holds what stands below `approvals`");
-        None
-    };
-    match (cx.surroundings.read)(Path::new(path), FILE_BYTES_MAX.saturating_add(1)) {
-        Ok(bytes) => match std::str::from_utf8(&bytes) {
-            Ok(text) => tree(text, cx),
-            Err(_) => wrong("it is not UTF-8".to_owned()),
-        },
-        Err(error) => wrong(format!("it cannot be read: {error}")),
-    }
+/// The bytes of a file that an argument of `wrap` names, which stands at `location`.
+fn bytes_of(path: &Path, location: &Location, hint: &str, cx: &Context<'_>) -> Option<Vec<u8>> {
+    let read = (cx.surroundings.read)(path, FILE_BYTES_MAX.saturating_add(1));
+    read.map_err(|error| cx.problem(location, format!("it cannot be read: {error}"), hint)).ok()
+}
+
+/// The tree of the text in a file that an argument of `wrap` names, which stands at `location`.
+fn tree_of(bytes: &[u8], location: &Location, cx: &Context<'_>) -> Option<yaml::Node> {
+    let text = std::str::from_utf8(bytes);
+    let text = text.map_err(|_| cx.problem(location, "it is not UTF-8", "is this the right file?"));
+    tree(text.ok()?, cx)
 }
 
 fn table() -> table::Table {

@@ -73,6 +73,9 @@ impl OAuthConfig {
             )
             .optional("none")?;
         let terminates = matches!(mode, OAuthMode::Terminate(_));
+        if matches!(front, Some(Front::Stdio { .. })) {
+            return refused_on_stdio(s);
+        }
         if !s.has("public_url") {
             let loopback = match front {
                 Some(Front::Http { listen, .. }) => listen.ip().to_canonical().is_loopback(),
@@ -110,6 +113,13 @@ impl OAuthConfig {
         }
         Some(Self { public_url, mode })
     }
+}
+
+/// `oauth` of a server that `bartizan wrap` guards.
+fn refused_on_stdio(s: &Section<'_>) -> Option<OAuthConfig> {
+    let what = "a client on standard input brings no token";
+    s.problem("oauth", what, "use `bartizan run` for it, or `wrap` a server without `oauth`");
+    None
 }
 
 /// An http or https address as clients and tokens name it: byte for byte as it is written.

@@ -28,13 +28,16 @@ impl Location {
     fn of(path: String, origin: Origin) -> Self {
         match origin {
             Origin::Line(line) => Self { path, line: Some(line) },
-            Origin::Named(name) => Self::named(name),
+            Origin::Named(name) | Origin::Pair(name) => Self::named(name),
         }
     }
 
     /// The location of the member `key` of this mapping.
     pub(super) fn member(&self, key: &str, origin: Origin) -> Self {
-        Self::of(member_path(&self.path, key), origin)
+        match origin {
+            Origin::Pair(name) => Self::named(format!("{name} {key}")),
+            Origin::Line(_) | Origin::Named(_) => Self::of(member_path(&self.path, key), origin),
+        }
     }
 
     /// The location of the member `key` of this mapping, which has no such member.

@@ -1,15 +1,17 @@
-//! The arguments of `bartizan wrap` as a configuration: one server, no file.
+//! The arguments of `bartizan wrap` as a configuration: one server, of no file or of one.
 //!
-//! They become the tree that a file would have, and are read like one, so that they mean the same
-//! and are refused alike; only the places of problems are names of arguments.
+//! They become the tree that a file would have, or take the place of keys in the tree of a file, and
+//! are read like one, so that they mean the same and are refused alike; only the places of problems are
+//! names of arguments.
 
 use std::path::{Path, PathBuf};
 
 use super::launched;
-use super::problem::Location;
+use super::pack::PackRef;
+use super::problem::{Location, did_you_mean, list_of};
 use super::surroundings::Surroundings;
 use super::upstream::{Confine, HttpTransport};
-use crate::yaml::{Kind, Member, Node, Origin};
+use crate::yaml::{self, Kind, Member, Node, Origin};
 
 /// Which lines of diagnostics: warnings, and what the program writes to its standard error, as its
 /// client's user would have seen it.
@@ -18,10 +20,14 @@ const FILTER: &str = "warn,child=info";
 /// What `bartizan wrap` was given.
 #[derive(Debug, Clone, Default)]
 pub struct Wrap {
-    /// The program to start and its arguments; empty where `url` is given.
+    /// The program to start and its arguments; empty where `url` or `config` is given.
     pub command: Vec<String>,
     /// The HTTP server to reach instead.
     pub url: Option<String>,
+    /// The configuration file that has the server instead. Other arguments stand for its keys.
+    pub config: Option<PathBuf>,
+    /// The server of that file; absent: the only one.
+    pub server: Option<String>,
     /// What that server speaks; absent: Streamable HTTP.
     pub transport: Option<HttpTransport>,
     /// Headers for it, as `(name, value)`; a value may hold references.
@@ -48,86 +54,265 @@ pub struct Wrap {
     pub approvals: Option<String>,
     /// The address at which approvers answer; absent: as the key `admin`.
     pub admin: Option<String>,
+    /// Keys of `limits`, as `(key, value)`.
+    pub limits: Vec<(String, String)>,
+    /// What records keep of the policy's input, as `audit.inputs`.
+    pub inputs: Option<String>,
+    /// How a refusal looks, as the server's `refusal`.
+    pub refusal: Option<String>,
+    /// The lock of tool definitions, as `lock`.
+    pub lock: Option<String>,
+    /// The collector, as `otlp.endpoint`.
+    pub otlp: Option<String>,
+    /// Which lines of diagnostics, as `log.filter`.
+    pub log: Option<String>,
 }
 
+/// Tells of a problem: where, what, and what to do.
+pub(super) type Tell<'t> = &'t dyn Fn(&Location, &str, &str);
+
 impl Wrap {
-    /// The same as the tree of a file, with `approvals` as its part of that name. Where no state
-    /// directory can be found, `problem` is told.
+    /// The same as the tree of a file, with `approvals` as its part of that name. `file` is the tree of
+    /// `config`, if there is one. Where no server or no state directory can be found, `problem` is told.
     pub(super) fn into_tree(
-        self,
+        mut self,
+        file: Option<Node>,
         surroundings: &Surroundings<'_>,
         approvals: Option<Node>,
-        problem: impl FnOnce(&Location, &str, &str),
-    ) -> Node {
-        let (name, named) = self.server_name();
-        let state = self.state.or_else(|| default_state(&name, surroundings));
+        problem: Tell<'_>,
+    ) -> Option<Node> {
+        let whole = file.is_some();
+        let mut tree = Tree { root: file.unwrap_or_else(|| map(Vec::new(), "wrap")) };
+        let (name, named) = if whole {
+            self.count_paths_from_here();
+            (tree.choose(self.server.as_deref(), problem)?, "wrap")
+        } else {
+            self.server_name()
+        };
+        let state = self.state.take().or_else(|| default_state(&name, surroundings));
         if state.is_none() {
             let hint = "name a directory that you may write to, or set HOME";
             problem(&Location::named("--state"), "is missing, and HOME is not set", hint);
         }
-        let mut server = Vec::new();
+        tree.set(&["state"], state, "--state");
+        tree.begin("servers");
+        tree.begin_named("servers", &name, named);
+        self.set_server(&mut tree, &name);
+        self.set_limits(&mut tree, problem);
+        self.set_rest(&mut tree, approvals, problem);
+        Some(tree.root)
+    }
+
+    /// The keys of the server called `name`.
+    fn set_server(&mut self, tree: &mut Tree, name: &str) {
+        let mut set = |key, value: Option<String>, argument| {
+            tree.set(&["servers", name, key], value, argument);
+        };
+        let confine = self.confine.and_then(|confine| word_of(&Confine::NAMES, &confine));
+        set("confine", confine, "--confine");
+        set("sha256", self.sha256.take(), "--sha256");
+        let transport = self.transport.and_then(|it| word_of(&HttpTransport::NAMES, &it));
+        set("transport", transport, "--transport");
+        set("url", self.url.take(), "--url");
+        set("pack", self.pack.take(), "--pack");
+        set("environment", self.environment.take(), "--environment");
+        set("refusal", self.refusal.take(), "--refusal");
         if !self.command.is_empty() {
-            server.push(member("command", texts(self.command, "COMMAND")));
+            let command = texts(std::mem::take(&mut self.command), "COMMAND");
+            tree.put(&["servers", name, "command"], command);
             // The child would have had all of them without us.
-            server.push(member("env_inherit", texts(vec!["*".to_owned()], "COMMAND")));
-            let confine = self
-                .confine
-                .and_then(|confine| Confine::NAMES.iter().find(|(_, known)| *known == confine));
-            let confine = confine.map(|(word, _)| (*word).to_owned());
-            server.extend(optional("confine", confine, "--confine"));
-            server.extend(optional("sha256", self.sha256, "--sha256"));
+            tree.put(&["servers", name, "env_inherit"], texts(vec!["*".to_owned()], "COMMAND"));
         }
-        let transport = self.transport.and_then(|transport| {
-            HttpTransport::NAMES.iter().find(|(_, known)| *known == transport)
-        });
-        let headers = self.headers.into_iter().map(|(name, value)| Member {
+        let headers = std::mem::take(&mut self.headers).into_iter().map(|(name, value)| Member {
             key: name,
             origin: Origin::Named("--header"),
             value: text(value, "--header"),
         });
-        let headers = map(headers.collect(), "--header");
-        server.push(member("headers", headers));
-        server.extend(optional("url", self.url, "--url"));
-        let transport = transport.map(|(word, _)| (*word).to_owned());
-        server.extend(optional("transport", transport, "--transport"));
-        server.extend(optional("pack", self.pack, "--pack"));
-        server.extend(optional("environment", self.environment, "--environment"));
-        let server = Member { key: name, origin: named, value: map(server, "wrap") };
-        let mut root = vec![
-            member("servers", map(vec![server], "wrap")),
-            member("policy", map(vec![member("paths", texts(self.policies, "--policy"))], "wrap")),
-            member(
-                "log",
-                map(
-                    vec![
-                        member("format", text("text".to_owned(), "wrap")),
-                        member("filter", text(FILTER.to_owned(), "wrap")),
-                    ],
-                    "wrap",
-                ),
-            ),
-        ];
-        root.extend(optional("state", state, "--state"));
-        root.extend(optional("admin", self.admin, "--admin"));
-        root.extend(approvals.map(|it| member("approvals", it)));
+        let headers: Vec<Member> = headers.collect();
+        if !headers.is_empty() {
+            tree.put(&["servers", name, "headers"], map(headers, "--header"));
+        }
+    }
+
+    /// The keys of `limits`.
+    fn set_limits(&mut self, tree: &mut Tree, problem: Tell<'_>) {
+        let mut seen = Vec::new();
+        for (key, value) in std::mem::take(&mut self.limits) {
+            let origin = Origin::Pair("--limit");
+            if seen.contains(&key) {
+                let at = Location::named("limits").member(&key, origin);
+                problem(&at, "is given twice", "keep one of them");
+                continue;
+            }
+            // Numbers are told from texts as in a file. What is no scalar is a wrong text.
+            let kind = yaml::read(&value, &mut Vec::new()).map(|node| node.kind);
+            let kind = match kind {
+                Some(Kind::List(_) | Kind::Map(_)) | None => Kind::Text(value),
+                Some(kind) => kind,
+            };
+            tree.begin("limits");
+            tree.put(&["limits", &key], Node { origin, kind });
+            seen.push(key);
+        }
+    }
+
+    /// The keys of no server.
+    fn set_rest(self, tree: &mut Tree, approvals: Option<Node>, problem: Tell<'_>) {
+        if !self.policies.is_empty() {
+            tree.begin("policy");
+            tree.put(&["policy", "paths"], texts(self.policies, "--policy"));
+        }
         let mode = self.observe.then(|| "observe".to_owned());
-        root.extend(optional("mode", mode, "--observe"));
-        let id = optional("id", self.principal, "--principal");
-        root.push(member("principal", map(id.into_iter().collect(), "wrap")));
-        map(root, "wrap")
+        tree.set(&["mode"], mode, "--observe");
+        tree.set(&["lock"], self.lock, "--lock");
+        for (section, key, value, argument) in [
+            ("principal", "id", self.principal, "--principal"),
+            ("audit", "inputs", self.inputs, "--inputs"),
+            ("otlp", "endpoint", self.otlp, "--otlp"),
+        ] {
+            if value.is_some() {
+                tree.begin(section);
+                tree.set(&[section, key], value, argument);
+            }
+        }
+        tree.begin("log");
+        tree.set(&["log", "filter"], self.log, "--log");
+        for (key, default) in [("format", "text"), ("filter", FILTER)] {
+            if !tree.has(&["log", key]) {
+                tree.put(&["log", key], text(default.to_owned(), "wrap"));
+            }
+        }
+        if let Some(approvals) = approvals {
+            tree.put(&["approvals"], approvals);
+        }
+        if self.admin.is_some() && !tree.has(&["approvals"]) {
+            let hint = "name who may answer with `--approvals`, or remove it";
+            problem(&Location::named("--admin"), "does nothing without approvers", hint);
+        }
+        tree.set(&["admin"], self.admin, "--admin");
+    }
+
+    /// Paths in the file count from its directory; those in arguments go on counting from here.
+    fn count_paths_from_here(&mut self) {
+        let absolute = |path: &mut String| {
+            let whole = std::path::absolute(&*path).ok();
+            if let Some(whole) = whole.and_then(|whole| whole.into_os_string().into_string().ok()) {
+                *path = whole;
+            }
+        };
+        self.policies.iter_mut().for_each(absolute);
+        let pack = self.pack.iter_mut();
+        let pack = pack.filter(|pack| matches!(PackRef::named(pack), PackRef::File(_)));
+        pack.chain(&mut self.lock).chain(&mut self.state).for_each(absolute);
     }
 
     /// What rules and records call the server, and where that came from.
-    fn server_name(&self) -> (String, Origin) {
+    fn server_name(&self) -> (String, &'static str) {
         if let Some(name) = &self.name {
-            return (name.clone(), Origin::Named("--name"));
+            return (name.clone(), "--name");
         }
         let found = match &self.url {
             Some(url) => launched::name_of_url(url),
             None => launched::name_of_command(&self.command),
         };
-        (found.unwrap_or_else(|| "server".to_owned()), Origin::Named("wrap"))
+        (found.unwrap_or_else(|| "server".to_owned()), "wrap")
     }
+}
+
+/// The tree of a configuration that is being written.
+struct Tree {
+    root: Node,
+}
+
+impl Tree {
+    /// Leaves, of the servers, only the one that is `wanted`, or the only one; its name.
+    fn choose(&mut self, wanted: Option<&str>, problem: Tell<'_>) -> Option<String> {
+        let Some(Kind::Map(servers)) = self.at(&["servers"]).map(|it| &mut it.value.kind) else {
+            problem(
+                &Location::named("servers"),
+                "has no server",
+                "name one, with `url` or `command`",
+            );
+            return None;
+        };
+        let names: Vec<String> = servers.iter().map(|server| server.key.clone()).collect();
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let at = Location::named("--server");
+        let name = match (wanted, known.as_slice()) {
+            (Some(wanted), known) if known.contains(&wanted) => wanted.to_owned(),
+            (None, [one]) => (*one).to_owned(),
+            (Some(wanted), known) => {
+                let what = format!("no server is called `{}`", wanted.escape_debug());
+                problem(&at, &what, &did_you_mean(wanted, known));
+                return None;
+            }
+            (None, known) => {
+                let hint = format!("name one of {}", list_of(known));
+                problem(&at, "is missing, and the file has not one server", &hint);
+                return None;
+            }
+        };
+        servers.retain(|server| server.key == name);
+        Some(name)
+    }
+
+    /// The member at `keys`.
+    fn at(&mut self, keys: &[&str]) -> Option<&mut Member> {
+        let (last, above) = keys.split_last()?;
+        let node = match above {
+            [] => &mut self.root,
+            above => &mut self.at(above)?.value,
+        };
+        let Kind::Map(members) = &mut node.kind else { return None };
+        members.iter_mut().find(|member| member.key == *last)
+    }
+
+    fn has(&mut self, keys: &[&str]) -> bool {
+        self.at(keys).is_some()
+    }
+
+    /// A mapping at the top-level `key`, unless there is one.
+    fn begin(&mut self, key: &str) {
+        if !self.has(&[key]) {
+            self.put(&[key], map(Vec::new(), "wrap"));
+        }
+    }
+
+    /// A mapping `name` in the one at `key`, unless there is one; `argument` named it.
+    fn begin_named(&mut self, key: &str, name: &str, argument: &'static str) {
+        if !self.has(&[key, name]) {
+            self.put(&[key, name], map(Vec::new(), argument));
+        }
+    }
+
+    /// Puts the text `value`, if there is one, at `keys`.
+    fn set(&mut self, keys: &[&str], value: Option<String>, argument: &'static str) {
+        if let Some(value) = value {
+            self.put(keys, text(value, argument));
+        }
+    }
+
+    /// Puts `value` at `keys`, in the place of what is there. What is above and no mapping stays, and
+    /// is refused when the tree is read.
+    fn put(&mut self, keys: &[&str], value: Node) {
+        if let Some(member) = self.at(keys) {
+            (member.origin, member.value) = (value.origin, value);
+            return;
+        }
+        let Some((last, above)) = keys.split_last() else { return };
+        let node = match above {
+            [] => Some(&mut self.root),
+            above => self.at(above).map(|member| &mut member.value),
+        };
+        if let Some(Node { kind: Kind::Map(members), .. }) = node {
+            members.push(Member { key: (*last).to_owned(), origin: value.origin, value });
+        }
+    }
+}
+
+/// The word of `names` that means `value`.
+fn word_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> Option<String> {
+    names.iter().find(|(_, known)| known == value).map(|(word, _)| (*word).to_owned())
 }
 
 fn text(text: String, argument: &'static str) -> Node {
@@ -141,14 +326,6 @@ fn texts(all: Vec<String>, argument: &'static str) -> Node {
 
 fn map(members: Vec<Member>, argument: &'static str) -> Node {
     Node { origin: Origin::Named(argument), kind: Kind::Map(members) }
-}
-
-fn member(key: &str, value: Node) -> Member {
-    Member { key: key.to_owned(), origin: value.origin, value }
-}
-
-fn optional(key: &str, value: Option<String>, argument: &'static str) -> Option<Member> {
-    Some(member(key, text(value?, argument)))
 }
 
 /// `bartizan/<server>` in the user's state directory (XDG base directories, `XDG_STATE_HOME`).

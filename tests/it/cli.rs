@@ -34,7 +34,7 @@ fn results_go_to_standard_output_and_complaints_do_not() {
         (&["walk"], 64, "error: unrecognized subcommand 'walk'"),
         (&["run"], 64, "--config <FILE>"),
         (&["run", "-c", "/no/such.yaml"], 64, "error: /no/such.yaml: it cannot be read: "),
-        (&["wrap"], 64, "<--url <URL>|COMMAND>"),
+        (&["wrap"], 64, "<--url <URL>|--config <FILE>|COMMAND>"),
         (&["wrap", "--url", "http://h", "--", "c"], 64, "cannot be used with"),
         (&["wrap", "--url", "ftp://h", "--state", "s"], 64, "error: wrap: --url: is no http or"),
     ] {

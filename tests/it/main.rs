@@ -78,3 +78,4 @@ mod vendors;
 mod webhooks;
 mod workbench;
 mod wrap;
+mod wrap_options;

@@ -303,3 +303,80 @@ fn what_the_program_says_passes_and_forges_no_line() {
         assert_eq!(text, expected);
     }
 }
+
+/// Prints its arguments to standard error, and waits for the end.
+const SHOW: &str = r#"printf 'got:%s|' "$@" >&2; echo >&2; cat > /dev/null"#;
+
+#[test]
+fn a_double_dash_that_a_launcher_dropped_is_not_missed() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("show.sh"), SHOW).unwrap();
+    let show = home.path().join("show.sh");
+    let show = show.to_str().unwrap();
+    let cases: [(&[&str], &str); 4] = [
+        (&["--observe", "--", "sh", show, "-y", "x"], "got:-y|got:x|"),
+        (&["--observe", "sh", show, "-y", "x"], "got:-y|got:x|"),
+        // What follows the program is the program's, whatever it looks like.
+        (&["sh", show, "--observe", "--", "x"], "got:--observe|got:--|got:x|"),
+        (&["--", "sh", show, "--", "--url"], "got:--|got:--url|"),
+    ];
+    for (at, (args, expected)) in cases.into_iter().enumerate() {
+        let (code, said) = Wrapped::start(home.path(), &at.to_string(), args).end();
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains(expected), "{args:?}: {said}");
+        assert_eq!(said.contains("mode: observe"), args[0] == "--observe", "{said}");
+    }
+}
+
+#[test]
+fn exit_codes_tell_a_server_that_fails_from_wrong_arguments() {
+    let home = tempfile::tempdir().unwrap();
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&["--", "no-such-program-anywhere"], 1, "error: wrap: no such program: `no-such-program"),
+        (&["--limit", "children", "--", "cat"], 64, "must be a key of `limits`, `=`, and a value"),
+        (&["--limit", "children=x", "--", "cat"], 64, "error: wrap: --limit children: "),
+        (&["-c", "/no/such.yaml"], 64, "error: /no/such.yaml: it cannot be read: "),
+    ];
+    for (at, (args, expected, text)) in cases.into_iter().enumerate() {
+        let (code, said) = Wrapped::start(home.path(), &at.to_string(), args).end();
+        assert_eq!(code, Some(expected), "{args:?}: {said}");
+        assert!(said.contains(text), "{args:?}: {said}");
+    }
+    let mut ended = Wrapped::start(home.path(), "ended", &["--", "sh", "-c", "read -r l; exit 3"]);
+    assert_eq!(ended.ask(1, "ping")["error"]["code"], -31005);
+    let (code, said) = ended.end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("error: wrap: the server process ended by itself: exit status: 3"),
+        "{said}"
+    );
+}
+
+#[test]
+fn two_servers_of_one_file_are_wrapped_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    // A file's `command` takes no `${…}`, so the script is in a file of its own.
+    std::fs::write(home.path().join("server.sh"), SERVER).unwrap();
+    let server = home.path().join("server.sh");
+    let server = server.display();
+    let text = format!(
+        "state: shared\nmode: observe\nservers:\n  a: {{command: [sh, {server}]}}\n  b: {{command: [sh, {server}]}}\n"
+    );
+    let file = home.path().join("bartizan.yaml");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let mut running: Vec<Wrapped> = ["a", "b"]
+        .map(|name| Wrapped::start(home.path(), name, &["-c", file, "--server", name]))
+        .into();
+    for client in &mut running {
+        assert_eq!(client.ask(1, "ping")["result"], json!({}));
+    }
+    for (client, name) in running.into_iter().zip(["a", "b"]) {
+        let (code, said) = client.end();
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.starts_with(&format!("bartizan: guarding `{name}`")), "{said}");
+        assert!(said.contains("mode: observe"), "{said}");
+    }
+    assert_eq!(states(home.path()), ["a", "b"]);
+    assert!(!home.path().join("shared").exists());
+}
